@@ -1,0 +1,138 @@
+"""The model zoo: trained networks and the data that belongs to them, as files of the package.
+
+Only the standard library and NumPy are needed here; PyTorch is needed for `snncc.models.recipes` alone, which made the
+files.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from snncc.errors import UsageError
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.uint8]
+
+_DATA_FILES = {"calibration": "fashion_mnist_calib.npz", "test": "fashion_mnist_test.npz"}
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """What `zoo.json` records about a network.
+
+    Attributes:
+        name: name in the zoo; the file is ``networks/<name>.onnx``.
+        summary: one line about the architecture.
+        dataset: name of the data set it was trained on.
+        accuracy: fraction of the 10,000 test images that ONNX Runtime classifies right.
+        parameters: number of trained parameters.
+        macs: multiply-accumulate operations of convolutions and fully connected layers per image.
+        opset: version of the standard ONNX operator set.
+        licence: SPDX identifier of the network's licence.
+        recipe: the command line that trained and exported it.
+        epochs: passes over the 60,000 training images.
+        seed: seed of the initialisation, the order of images and the augmentation.
+        torch: version of PyTorch that trained it.
+        sha256: hexadecimal digest of the file.
+    """
+
+    name: str
+    summary: str
+    dataset: str
+    accuracy: float
+    parameters: int
+    macs: int
+    opset: int
+    licence: str
+    recipe: str
+    epochs: int
+    seed: int
+    torch: str
+    sha256: str
+
+
+def names() -> list[str]:
+    """Names of the networks, sorted."""
+    return sorted(_zoo())
+
+
+def info(name: str) -> NetworkInfo:
+    """The record of a network.
+
+    Raises:
+        UsageError: there is no network of this name.
+    """
+    return _zoo()[_known(name, names(), "network")]
+
+
+def path(name: str) -> Path:
+    """The ONNX file of a network.
+
+    Raises:
+        UsageError: there is no network of this name.
+    """
+    return _folder() / "networks" / f"{_known(name, names(), 'network')}.onnx"
+
+
+def data_path(name: str) -> Path:
+    """The file of a data set: ``calibration`` or ``test``.
+
+    Returns:
+        An ``.npz`` file with the arrays ``image`` (uint8 ``[N, 1, 28, 28]``) and ``label`` (uint8 ``[N]``).
+
+    Raises:
+        UsageError: there is no data set of this name.
+    """
+    return _folder() / "data" / _DATA_FILES[_known(name, list(_DATA_FILES), "data set")]
+
+
+def calibration_set() -> tuple[Images, Labels]:
+    """1,024 training images of Fashion-MNIST, balanced over the classes.
+
+    Returns:
+        Raw pixels uint8 ``[1024, 1, 28, 28]`` and classes uint8 ``[1024]``.
+    """
+    return _load(data_path("calibration"))
+
+
+def test_set() -> tuple[Images, Labels]:
+    """The 10,000 test images of Fashion-MNIST in their original order.
+
+    Returns:
+        Raw pixels uint8 ``[10000, 1, 28, 28]`` and classes uint8 ``[10000]``.
+    """
+    return _load(data_path("test"))
+
+
+# pytest would collect the function as a test in every module that imports it.
+test_set.__test__ = False  # type: ignore[attr-defined]
+
+
+@cache
+def _zoo() -> dict[str, NetworkInfo]:
+    records: dict[str, dict[str, Any]] = json.loads((_folder() / "zoo.json").read_text(encoding="utf-8"))
+    return {name: NetworkInfo(name=name, **record) for name, record in records.items()}
+
+
+def _folder() -> Path:
+    # A path on disk, because ONNX Runtime opens files by path: the package isn't meant to be run from a zip archive.
+    return Path(str(files(__name__)))
+
+
+def _known(name: str, known: list[str], kind: str) -> str:
+    if name not in known:
+        raise UsageError(f"no {kind} '{name}' in the zoo: choose one of {', '.join(known)}")
+    return name
+
+
+def _load(file: Path) -> tuple[Images, Labels]:
+    with np.load(file, allow_pickle=False) as arrays:
+        return arrays["image"], arrays["label"]

@@ -1,0 +1,216 @@
+"""Time-domain analysis: which node runs when, what its inputs carry, and what stands in the way.
+
+A network with neurons N1 and N2,
+
+    x ── Conv ── N1 ── Conv ── N2 ── GlobalAveragePool ── Gemm ── Softmax
+       static      └── temporal ──┘ └────────── readout ───────────────┘
+
+is static before the first neuron, temporal between neurons, and readout after the last. Readout runs once, on the mean
+over time: for its linear part that is the same by linearity, and the rest has nothing else to run on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from snncc.analysis import Analysis, Domain, NeuronSite, Traffic, WeightedLayer
+from snncc.context import Context
+from snncc.errors import Obstacle
+from snncc.graph import is_missing, node_inputs, outer_inputs, producers, shape_of, subgraphs_of
+from snncc.ops import (
+    Activation,
+    Role,
+    activation_of,
+    channel_axis,
+    is_linear,
+    multiply_accumulates,
+    sample_dims,
+    samplewise,
+    spec_of,
+)
+from snncc.passes.base import Pass
+
+_NEURON_ROLES = (Role.ACTIVATION, Role.NEURON)
+
+
+@dataclass(frozen=True)
+class Analyse(Pass):
+    """Fill `ctx.analysis`; the graph stays as it is."""
+
+    def run(self, graph: gs.Graph, ctx: Context) -> bool:
+        """Analyse the graph, whose shapes have been inferred."""
+        ctx.analysis = analyse(graph)
+        return False
+
+
+def analyse(graph: gs.Graph) -> Analysis:
+    """Analyse a normalised graph with inferred shapes (activations or neurons in place)."""
+    result = Analysis()
+    neurons = _neuron_nodes(graph)
+    _assign_domains(graph, neurons, result)
+    _find_batched(graph, result)
+    _assign_traffic(graph, neurons, result)
+    _find_obstacles(graph, neurons, result)
+    _find_fold_blockers(graph, result)
+    by_name = producers(graph)
+    for node in graph.nodes:
+        if node.name in neurons:
+            result.neurons.append(_site(node, by_name, result))
+        elif spec_of(node).role is Role.WEIGHTED and any(isinstance(t, gs.Constant) for t in node.inputs[:2]):
+            source = next((t for t in node.inputs[:2] if not isinstance(t, gs.Constant)), None)
+            if source is not None:
+                carried = result.traffic.get(source.name, Traffic.ANALOG)
+                layer = WeightedLayer(node.name, node.op, multiply_accumulates(node), carried, source.name)
+                result.layers.append(layer)
+    return result
+
+
+def _neuron_nodes(graph: gs.Graph) -> set[str]:
+    """Return the names of the neurons and of the activations that depend on a graph input."""
+    depends = {t.name for t in graph.inputs}
+    found: set[str] = set()
+    for node in graph.nodes:
+        if not any(t.name in depends for t in outer_inputs(node)):
+            continue
+        depends.update(t.name for t in node.outputs if not is_missing(t))
+        if spec_of(node).role in _NEURON_ROLES and str(node.inputs[0].dtype) == "float32":
+            found.add(node.name)
+    return found
+
+
+def _assign_domains(graph: gs.Graph, neurons: set[str], result: Analysis) -> None:
+    leads_to_neuron: set[str] = set()
+    for node in reversed(graph.nodes):
+        if node.name in neurons or any(t.name in leads_to_neuron for t in node.outputs):
+            leads_to_neuron.update(t.name for t in outer_inputs(node))
+    result.tensors = {t.name: Domain.STATIC for t in graph.inputs}
+    for node in graph.nodes:
+        inputs = [result.tensors.get(t.name, Domain.STATIC) for t in outer_inputs(node)]
+        if node.name in neurons:
+            domain = Domain.TEMPORAL
+        elif all(d is Domain.STATIC for d in inputs):
+            domain = Domain.STATIC
+        elif any(t.name in leads_to_neuron for t in node.outputs):
+            domain = Domain.TEMPORAL
+        else:
+            domain = Domain.READOUT
+        result.domains[node.name] = domain
+        result.tensors.update({t.name: domain for t in node.outputs if not is_missing(t)})
+
+
+def _find_batched(graph: gs.Graph, result: Analysis) -> None:
+    """Follow the sample axis from the inputs that share the first input's leading dimension."""
+    first = shape_of(graph.inputs[0]) if graph.inputs else None
+    for tensor in graph.inputs:
+        shape = shape_of(tensor)
+        if shape and first and shape[0] == first[0]:
+            result.batched.add(tensor.name)
+    for node in graph.nodes:
+        if samplewise(node, lambda t: t.name in result.batched):
+            result.batched.update(t.name for t in node.outputs if not is_missing(t))
+
+
+def _assign_traffic(graph: gs.Graph, neurons: set[str], result: Analysis) -> None:
+    result.traffic = {t.name: Traffic.ANALOG for t in graph.inputs}
+    for node in graph.nodes:
+        carried = _traffic_out(node, node.name in neurons, result)
+        result.traffic.update({t.name: carried for t in node.outputs if not is_missing(t)})
+
+
+def _traffic_out(node: gs.Node, is_neuron: bool, result: Analysis) -> Traffic:
+    if is_neuron:
+        return Traffic.SPIKES
+    incoming = {result.traffic.get(t.name, Traffic.ANALOG) for t in outer_inputs(node)}
+    if incoming <= {Traffic.ANALOG}:
+        return Traffic.ANALOG
+    spec = spec_of(node)
+    linear = is_linear(node, lambda t: result.traffic.get(t.name, Traffic.ANALOG) is not Traffic.ANALOG)
+    if Traffic.READOUT in incoming or not (linear or spec.role is Role.RATE):
+        return Traffic.READOUT if result.domains[node.name] is Domain.READOUT else Traffic.GRADED
+    if spec.role is Role.RATE and result.domains[node.name] is Domain.READOUT:
+        return Traffic.READOUT
+    if spec.keeps_spikes and not _mixes_in_analog(node, result) and Traffic.GRADED not in incoming:
+        return Traffic.SPIKES
+    return Traffic.GRADED
+
+
+def _mixes_in_analog(node: gs.Node, result: Analysis) -> bool:
+    """Whether a sum or concatenation lets values through that are no spikes."""
+    if spec_of(node).linear_in is not None:
+        return False
+    return any(result.traffic.get(t.name, Traffic.ANALOG) is Traffic.ANALOG for t in node_inputs(node))
+
+
+def _find_obstacles(graph: gs.Graph, neurons: set[str], result: Analysis) -> None:
+    if not neurons:
+        reason = "the network has no ReLU or Clip(0, a) that depends on its input, so nothing in it would spike"
+        result.obstacles.append(
+            Obstacle(graph.name, "graph", reason, "this version converts ReLU and ReLU6 networks: use one of those")
+        )
+    for node in graph.nodes:
+        if result.domains[node.name] is not Domain.TEMPORAL or node.name in neurons:
+            continue
+        spec = spec_of(node)
+        if spec.role is Role.RATE or spec.role is Role.SHAPE or _is_shape_arithmetic(node, result):
+            continue
+        if is_linear(node, lambda t: _varies(t, result)):
+            continue
+        op = node.op if node.domain in (None, "", "ai.onnx") else f"{node.domain}.{node.op}"
+        result.obstacles.append(Obstacle(node.name, op, _why_not(node, result), _remedy(node)))
+
+
+def _varies(tensor: gs.Tensor, result: Analysis) -> bool:
+    return result.tensors.get(tensor.name) is Domain.TEMPORAL and tensor.dtype is not None and _is_float(tensor)
+
+
+def _is_float(tensor: gs.Tensor) -> bool:
+    return str(tensor.dtype) in ("float32", "float16", "float64")
+
+
+def _is_shape_arithmetic(node: gs.Node, result: Analysis) -> bool:
+    """Integers computed from shapes don't vary over time, even where the shape is that of a temporal tensor."""
+    temporal = [t for t in outer_inputs(node) if result.tensors.get(t.name) is Domain.TEMPORAL]
+    return all(t.dtype is not None and not _is_float(t) for t in temporal)
+
+
+def _why_not(node: gs.Node, result: Analysis) -> str:
+    if any(True for _ in subgraphs_of(node)):
+        return "control flow between spiking layers can't be stepped through time in this version"
+    if spec_of(node).role in (Role.LINEAR, Role.WEIGHTED):
+        return "it multiplies or indexes two values that both change over time, which is not linear"
+    return "it is not linear and stands between spiking layers, where this version takes ReLU, Clip(0, a) and MaxPool"
+
+
+def _remedy(node: gs.Node) -> str:
+    if node.op in ("LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Elu", "Selu", "Gelu", "Tanh", "Clip"):
+        return "train or export the network with ReLU or ReLU6 in its place"
+    return "move it before the first or after the last ReLU, or replace it by ReLU, pooling and linear layers"
+
+
+def _find_fold_blockers(graph: gs.Graph, result: Analysis) -> None:
+    for node in graph.nodes:
+        domain = result.domains[node.name]
+        if domain is Domain.STATIC or samplewise(node, lambda t: t.name in result.batched):
+            continue
+        line = f"node '{node.name}' ({node.op}) does not treat the samples of a batch one by one"
+        (result.fold_blockers if domain is Domain.TEMPORAL else result.readout_blockers).append(line)
+
+
+def _site(node: gs.Node, by_name: dict[str, gs.Node], result: Analysis) -> NeuronSite:
+    current = node.inputs[0]
+    shape = shape_of(current) or ()
+    axis = channel_axis(current, by_name)
+    size = shape[axis] if len(shape) > max(axis, 1) or (len(shape) > axis and axis > 0) else None
+    return NeuronSite(
+        node=node.name,
+        input=current.name,
+        output=node.outputs[0].name,
+        activation=activation_of(node) or Activation("relu", float("inf")),
+        static_input=result.tensors.get(current.name, Domain.STATIC) is Domain.STATIC,
+        channel_axis=axis,
+        channels=size if isinstance(size, int) else None,
+        rank=len(shape),
+        dims=sample_dims(tuple(shape)),
+    )

@@ -1,0 +1,90 @@
+"""The frontier of a calibration walk: activations of ANN and SNN side by side, only as long as somebody needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snncc.graph import outer_inputs
+from snncc.runtime.segments import Segment, Step
+from snncc.runtime.session import Array
+
+
+@dataclass
+class SpikeTrain:
+    """Spikes of one chunk of samples, kept as counts: a quarter of the memory of floats.
+
+    Attributes:
+        counts: uint8 [T, N, ...].
+        theta: effective threshold, float32, broadcastable to [N, ...].
+    """
+
+    counts: NDArray[np.uint8]
+    theta: NDArray[np.float32]
+
+    def decode(self) -> NDArray[np.float32]:
+        """Return the graded spikes s = θe·n, float32 [T, N, ...]."""
+        return np.multiply(self.counts, self.theta, dtype=np.float32)
+
+
+Temporal = SpikeTrain | NDArray[np.float32]
+"""What the SNN carries: spikes or graded values [T, N, ...]."""
+
+
+@dataclass
+class Entry:
+    """One tensor in ANN and SNN, a list entry per chunk of samples.
+
+    Attributes:
+        ann: values in the ANN, [N, ...].
+        snn: values in the SNN; None for a static tensor, which is the same in both.
+    """
+
+    ann: list[Array]
+    snn: list[Temporal] | None = None
+
+    def temporal(self, chunk: int) -> NDArray[np.float32]:
+        """Return a chunk of the SNN's values as floats [T, N, ...]; the tensor isn't static."""
+        if self.snn is None:
+            raise ValueError("a static tensor has no values over time")
+        value = self.snn[chunk]
+        return value.decode() if isinstance(value, SpikeTrain) else value
+
+
+class Frontier:
+    """The live tensors, dropped after their last reader."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._readers: dict[str, int] = {}
+        for step in steps:
+            for name in reads(step):
+                self._readers[name] = self._readers.get(name, 0) + 1
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def put(self, name: str, entry: Entry) -> None:
+        """Keep a tensor if somebody will read it."""
+        if self._readers.get(name, 0):
+            self._entries[name] = entry
+
+    def done(self, step: Step) -> None:
+        """Note that a step has read its inputs."""
+        for name in reads(step):
+            self._readers[name] -= 1
+            if not self._readers[name]:
+                self._entries.pop(name, None)
+
+
+def reads(step: Step) -> list[str]:
+    """Return the names of the tensors that a step reads, constants aside."""
+    if isinstance(step, Segment):
+        return [t.name for t in step.inputs]
+    return list({t.name: None for t in outer_inputs(step)})

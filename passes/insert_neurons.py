@@ -1,0 +1,45 @@
+"""Activations become burst integrate-and-fire neurons.
+
+    Relu(x)            ->  snncc.BurstIF(x, v_threshold, v_init) <timesteps=T, max_burst=ψ, threshold_ratio=τ>
+    Clip(x, 0, a)      ->  the same; θ was chosen such that τ·θ·ψ <= a
+
+The node keeps its name and its output, so the network's topology stays as a reader knows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from snncc.context import Context
+from snncc.graph import DOMAIN, unique_name
+from snncc.passes.base import Pass
+
+
+@dataclass(frozen=True)
+class InsertNeurons(Pass):
+    """Replace every calibrated activation by its neuron."""
+
+    preserves_outputs: ClassVar[bool] = False
+
+    def run(self, graph: gs.Graph, ctx: Context) -> bool:
+        """Rewrite the activations in place."""
+        nodes = {node.name: node for node in graph.nodes}
+        v_init = gs.Constant(unique_name(graph, "v_init"), np.array(ctx.config.v_init, np.float32))
+        for site in ctx.analysis.neurons:
+            theta = ctx.layers[site.node].v_threshold
+            shape = [1] * max(site.rank, 1)
+            shape[site.channel_axis] = len(theta)
+            node = nodes[site.node]
+            threshold = gs.Constant(unique_name(graph, f"{site.node}.v_threshold"), theta.reshape(shape))
+            node.op, node.domain = "BurstIF", DOMAIN
+            node.inputs = [node.inputs[0], threshold, v_init]
+            node.attrs = {
+                "timesteps": ctx.config.timesteps,
+                "max_burst": ctx.config.max_burst,
+                "threshold_ratio": float(ctx.config.threshold_ratio),
+            }
+        return bool(ctx.analysis.neurons)

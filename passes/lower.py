@@ -1,0 +1,167 @@
+"""Lowering: the network with neurons becomes one that steps through time, in ONNX terms.
+
+Time is folded into the batch axis, time-major, so that each layer is one large call and the graph keeps its shape:
+
+    x ── Conv ── BurstIF ── Conv ── BurstIF ── Gemm ──
+    x ── Conv ── RepeatInput ── BurstIF ── Conv ── BurstIF ── RateDecode ── Gemm ──
+         [N,...]              [T*N,...]                                  [N,...]
+
+With a trace, RunningMean stands in for RateDecode, the readout runs on [T*N, ...], and the last step is the output.
+A network whose batch axis can't hold time is lowered by `snncc.passes.lower_scan` instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_graphsurgeon as gs
+
+from snncc.analysis import Domain
+from snncc.context import Context
+from snncc.errors import Obstacle, UnsupportedModelError
+from snncc.graph import DOMAIN, Dim, is_missing, node_inputs, shape_of, unique_name
+from snncc.ops import Role, spec_of
+from snncc.passes.base import Pass
+from snncc.passes.lower_scan import lower_to_scan, pool_attributes
+
+
+@dataclass(frozen=True)
+class LowerTime(Pass):
+    """Unroll time over the batch axis, or over a Scan where that isn't possible."""
+
+    preserves_outputs: ClassVar[bool] = False
+
+    def run(self, graph: gs.Graph, ctx: Context) -> bool:
+        """Lower in place; `ctx.analysis` describes the graph with its neurons."""
+        if ctx.config.trace and ctx.analysis.readout_blockers:
+            raise UnsupportedModelError(
+                [
+                    Obstacle(graph.name, "trace", line, "compile without --trace")
+                    for line in ctx.analysis.readout_blockers
+                ]
+            )
+        lowering = _Lowering(graph, ctx)
+        if ctx.analysis.foldable:
+            lowering.fold()
+        else:
+            ctx.warn(
+                "time can't be folded into the batch axis, so the network steps through a Scan, which is slower: "
+                + ctx.analysis.fold_blockers[0]
+            )
+            lowering.scan()
+        graph.cleanup(remove_unused_graph_inputs=False).toposort()
+        return True
+
+
+class _Lowering:
+    def __init__(self, graph: gs.Graph, ctx: Context) -> None:
+        self.graph, self.ctx, self.analysis = graph, ctx, ctx.analysis
+        self.timesteps = {"timesteps": ctx.config.timesteps}
+        self.original: list[tuple[gs.Tensor, str]] = [(t, t.name) for t in graph.outputs]
+        self.shapes = [shape_of(t) for t in graph.outputs]
+
+    def fold(self) -> None:
+        """Lower onto the batch axis."""
+        repeated: dict[str, gs.Tensor] = {}
+        for node in list(self.graph.nodes):
+            if self.analysis.domains[node.name] is not Domain.TEMPORAL:
+                continue
+            for position, tensor in enumerate(node.inputs):
+                if self._needs_repeat(tensor):
+                    if tensor.name not in repeated:
+                        repeated[tensor.name] = self._insert("RepeatInput", tensor, "repeated")
+                    node.inputs[position] = repeated[tensor.name]
+            if spec_of(node).role is Role.RATE:
+                node.attrs = {**self.timesteps, **pool_attributes(node)}
+                node.op, node.domain = f"{node.op}Increment", DOMAIN
+        self._open_batch(Domain.TEMPORAL)
+        self._decode({t.name: t for t in self._crossing()}, repeated)
+
+    def scan(self) -> None:
+        """Lower onto a Scan; what leaves it comes back as folded spikes over time."""
+        crossing = self._crossing()
+        leaving = lower_to_scan(self.graph, self.ctx, crossing)
+        self._decode(leaving, {})
+
+    def _open_batch(self, domain: Domain) -> None:
+        """State that axis 0 of a domain's tensors now holds time and samples."""
+        for node in self.graph.nodes:
+            if self.analysis.domains.get(node.name) is domain:
+                for tensor in node.outputs:
+                    tensor.shape = None if tensor.shape is None else _folded_shape(tuple(tensor.shape))
+
+    def _needs_repeat(self, tensor: gs.Tensor) -> bool:
+        if isinstance(tensor, gs.Constant) or is_missing(tensor):
+            return False
+        static = self.analysis.tensors.get(tensor.name, Domain.STATIC) is Domain.STATIC
+        return static and tensor.name in self.analysis.batched
+
+    def _crossing(self) -> list[gs.Tensor]:
+        """Return the temporal tensors that the readout or the user reads."""
+        found: dict[str, gs.Tensor] = {}
+        for node in self.graph.nodes:
+            if self.analysis.domains.get(node.name) is Domain.READOUT:
+                found.update({t.name: t for t in node_inputs(node)})
+        found.update({t.name: t for t in self.graph.outputs})
+        return [t for t in found.values() if self.analysis.tensors.get(t.name) is Domain.TEMPORAL]
+
+    def _decode(self, leaving: dict[str, gs.Tensor], repeated: dict[str, gs.Tensor]) -> None:
+        """Put a decoder behind each temporal tensor that leaves (by original name) and finish the outputs."""
+        trace = self.ctx.config.trace
+        if trace:
+            self._open_batch(Domain.READOUT)
+        decoded = {
+            name: self._insert("RunningMean" if trace else "RateDecode", tensor, "rate")
+            for name, tensor in leaving.items()
+        }
+        for node in self.graph.nodes:
+            if self.analysis.domains.get(node.name) is not Domain.READOUT:
+                continue
+            for position, tensor in enumerate(node.inputs):
+                if tensor.name in decoded:
+                    node.inputs[position] = decoded[tensor.name]
+                elif trace and self._needs_repeat(tensor):
+                    if tensor.name not in repeated:
+                        repeated[tensor.name] = self._insert("RepeatInput", tensor, "repeated")
+                    node.inputs[position] = repeated[tensor.name]
+        for index, (tensor, name) in enumerate(self.original):
+            self._finish_output(index, decoded.get(name, tensor), name, trace)
+
+    def _finish_output(self, index: int, value: gs.Tensor, name: str, trace: bool) -> None:
+        declared = self.graph.outputs[index]
+        domain = self.analysis.tensors.get(name, Domain.STATIC)
+        if domain is Domain.STATIC or (domain is Domain.READOUT and not trace):
+            return
+        shape = self.shapes[index]
+        final = gs.Variable(name, dtype=declared.dtype, shape=None if shape is None else list(shape))
+        if value.name == name:
+            value.name = unique_name(self.graph, f"{name}.spikes" if domain is Domain.TEMPORAL else f"{name}.folded")
+        if declared is not value and declared.name == name:
+            declared.name = unique_name(self.graph, f"{name}.spikes")
+        if not trace:
+            maker = value.inputs[0]
+            maker.outputs = [final]
+        else:
+            self._add_node("LastStep", value, final)
+            traced = gs.Variable(unique_name(self.graph, f"{name}_trace"), dtype=declared.dtype)
+            traced.shape = None if shape is None else [self.ctx.config.timesteps, *shape]
+            self._add_node("UnfoldTime", value, traced)
+            self.graph.outputs.append(traced)
+        self.graph.outputs[index] = final
+
+    def _insert(self, op: str, source: gs.Tensor, suffix: str) -> gs.Tensor:
+        shape = shape_of(source)
+        result = gs.Variable(unique_name(self.graph, f"{source.name}.{suffix}"), dtype=source.dtype)
+        result.shape = None if shape is None or op == "RateDecode" else _folded_shape(shape)
+        self._add_node(op, source, result)
+        return result
+
+    def _add_node(self, op: str, source: gs.Tensor, result: gs.Tensor) -> None:
+        name = unique_name(self.graph, f"{op}:{source.name}")
+        node = gs.Node(op, name=name, attrs=dict(self.timesteps), inputs=[source], outputs=[result], domain=DOMAIN)
+        self.graph.nodes.append(node)
+
+
+def _folded_shape(shape: tuple[Dim, ...]) -> list[Dim]:
+    return ["T*N", *shape[1:]] if shape else []

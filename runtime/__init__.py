@@ -1,0 +1,1 @@
+"""Executors, the reference simulator and the meter."""

@@ -1,0 +1,202 @@
+"""Cutting a graph at its neurons and running the pieces between them.
+
+Whatever walks through a network layer by layer (calibration, the reference simulator) needs the same thing: the graph
+as a sequence of linear pieces and of the nodes in between that it handles itself. Each node is in exactly one piece, so
+each layer is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from snncc.analysis import Analysis, Domain
+from snncc.graph import is_missing, outer_inputs
+from snncc.runtime.session import Array, Session
+
+Exporter = gs.exporters.onnx_exporter.OnnxExporter
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of the graph whose nodes run together.
+
+    Attributes:
+        domain: the domain that all of its nodes have.
+        nodes: in topological order.
+        inputs: variable tensors that it reads from outside.
+        outputs: tensors that somebody outside reads.
+    """
+
+    domain: Domain
+    nodes: tuple[gs.Node, ...]
+    inputs: tuple[gs.Tensor, ...]
+    outputs: tuple[gs.Tensor, ...]
+
+
+Step = Segment | gs.Node
+
+
+def plan(graph: gs.Graph, analysis: Analysis, is_break: Callable[[gs.Node], bool]) -> list[Step]:
+    """Order the graph as steps: each node for which `is_break` holds, preceded by the segments that feed it.
+
+    Args:
+        graph: the graph, topologically sorted.
+        analysis: its analysis.
+        is_break: the nodes that the caller handles itself.
+    """
+    groups = _group(graph, analysis, is_break)
+    readers: dict[str, set[int]] = {}
+    for index, group in enumerate(groups):
+        for node in [group] if isinstance(group, gs.Node) else group:
+            for tensor in outer_inputs(node):
+                readers.setdefault(tensor.name, set()).add(index)
+    final = {t.name for t in graph.outputs}
+    steps: list[Step] = []
+    for index, group in enumerate(groups):
+        if isinstance(group, gs.Node):
+            steps.append(group)
+        else:
+            steps.append(_segment(group, index, readers, final, analysis))
+    return steps
+
+
+def _group(graph: gs.Graph, analysis: Analysis, is_break: Callable[[gs.Node], bool]) -> list[list[gs.Node] | gs.Node]:
+    """Assign each node to the first break that needs it; within that, to its domain."""
+    made_by = {t.name: node for node in graph.nodes for t in node.outputs if not is_missing(t)}
+    position = {node.name: i for i, node in enumerate(graph.nodes)}
+    done: set[str] = set()
+    groups: list[list[gs.Node] | gs.Node] = []
+
+    def pending(tensors: Iterable[gs.Tensor]) -> list[gs.Node]:
+        found: dict[str, gs.Node] = {}
+        stack = [made_by[t.name] for t in tensors if t.name in made_by]
+        while stack:
+            node = stack.pop()
+            if node.name in done or node.name in found:
+                continue
+            found[node.name] = node
+            stack += [made_by[t.name] for t in outer_inputs(node) if t.name in made_by]
+        return sorted(found.values(), key=lambda n: position[n.name])
+
+    def emit(nodes: list[gs.Node]) -> None:
+        for domain in (Domain.STATIC, Domain.TEMPORAL, Domain.READOUT):
+            members = [n for n in nodes if analysis.domains[n.name] is domain]
+            if members:
+                groups.append(members)
+        done.update(n.name for n in nodes)
+
+    for node in graph.nodes:
+        if is_break(node):
+            emit(pending(outer_inputs(node)))
+            groups.append(node)
+            done.add(node.name)
+    emit(pending(graph.outputs))
+    return groups
+
+
+def _segment(
+    nodes: list[gs.Node], index: int, readers: Mapping[str, set[int]], final: set[str], analysis: Analysis
+) -> Segment:
+    made = {t.name for node in nodes for t in node.outputs}
+    inputs = {t.name: t for n in nodes for t in outer_inputs(n) if t.name not in made}
+    outputs = [
+        t
+        for node in nodes
+        for t in node.outputs
+        if not is_missing(t) and (t.name in final or readers.get(t.name, set()) - {index})
+    ]
+    variable = tuple(t for t in inputs.values() if not isinstance(t, gs.Constant))
+    return Segment(analysis.domains[nodes[0].name], tuple(nodes), variable, tuple(outputs))
+
+
+def submodel(graph: gs.Graph, nodes: Iterable[gs.Node], inputs: Iterable[gs.Tensor], outputs: Iterable[gs.Tensor]) -> onnx.ModelProto:
+    """Export some nodes of a graph as a model whose inputs have a free first axis."""
+    nodes = list(nodes)
+    constants = {t.name: t for n in nodes for t in outer_inputs(n) if isinstance(t, gs.Constant)}
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [Exporter.export_node(n) for n in nodes],
+            "segment",
+            [_describe(t, with_shape=True) for t in inputs],
+            [_describe(t, with_shape=False) for t in outputs],
+            initializer=[Exporter.export_tensor_proto(t) for t in constants.values()],
+        ),
+        opset_imports=gs.exporters.onnx_exporter.update_import_domains(graph),
+        functions=[Exporter.export_function(f) for f in graph.functions],
+    )
+    model.ir_version = max(8, graph.ir_version or 8)
+    return model
+
+
+def _describe(tensor: gs.Tensor, *, with_shape: bool) -> onnx.ValueInfoProto:
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype if tensor.dtype is not None else np.float32))
+    shape = None
+    if with_shape and tensor.shape is not None:
+        shape = [None if i == 0 or not isinstance(d, int) else d for i, d in enumerate(tensor.shape)]
+    return onnx.helper.make_tensor_value_info(tensor.name, kind, shape)
+
+
+class SegmentRunner:
+    """A segment that is ready to run, once or over time."""
+
+    def __init__(self, graph: gs.Graph, segment: Segment, analysis: Analysis, threads: int = 0) -> None:
+        self.segment = segment
+        self._batched = analysis.batched
+        self._foldable = analysis.foldable
+        model = submodel(graph, segment.nodes, segment.inputs, segment.outputs)
+        self._session = Session(model, f"the layers around node '{segment.nodes[0].name}'", threads)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once, on plain tensors."""
+        return self._session.run(feeds)
+
+    def run_over_time(self, feeds: Mapping[str, Array], temporal: set[str], timesteps: int) -> dict[str, Array]:
+        """Run at every timestep.
+
+        Args:
+            feeds: temporal tensors as [T, N, ...], the others as [N, ...].
+            temporal: names of the temporal ones.
+            timesteps: T.
+
+        Returns:
+            The outputs as [T, N, ...].
+        """
+        if not self._foldable:
+            steps = [
+                self._session.run({k: (v[t] if k in temporal else v) for k, v in feeds.items()})
+                for t in range(timesteps)
+            ]
+            return {name: np.stack([s[name] for s in steps]) for name in steps[0]}
+        folded = {}
+        for name, value in feeds.items():
+            if name in temporal:
+                folded[name] = value.reshape(-1, *value.shape[2:])
+            elif name in self._batched:
+                folded[name] = np.tile(value, (timesteps,) + (1,) * (value.ndim - 1))
+            else:
+                folded[name] = value
+        result = self._session.run(folded)
+        return {name: value.reshape(timesteps, -1, *value.shape[1:]) for name, value in result.items()}
+
+
+def increments(
+    x: NDArray[np.float32], apply: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Apply a positively homogeneous op g to the cumulative input and return what it gains at each timestep.
+
+    y[t] = g(Σ_{k<=t} x[k]) - g(Σ_{k<t} x[k]), so that the mean of y over time is g of the mean of x.
+
+    Args:
+        x: float32 [T, N, ...].
+        apply: g, on [T, N, ...] at once.
+    """
+    pooled = apply(np.cumsum(x, axis=0, dtype=np.float32))
+    result = pooled.copy()
+    result[1:] -= pooled[:-1]
+    return result

@@ -1,0 +1,1 @@
+"""snncc: a compiler that turns trained ONNX networks into spiking ones, without training."""

@@ -1,0 +1,111 @@
+"""What the analysis finds out about a network: data only; `snncc.passes.analyse` computes it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from snncc.errors import Obstacle
+from snncc.ops import Activation
+
+
+class Domain(enum.Enum):
+    """When a node runs."""
+
+    STATIC = "static"  # does not change over time: computed once
+    TEMPORAL = "temporal"  # once per timestep
+    READOUT = "readout"  # after the last neuron: once, on the mean over time
+
+
+class Traffic(enum.Enum):
+    """What a tensor carries."""
+
+    ANALOG = "analog"  # values that don't change over time
+    SPIKES = "spikes"  # spikes, possibly moved, merged, pooled or scaled
+    GRADED = "graded"  # arbitrary values, new ones at each timestep
+    READOUT = "readout"  # values computed once, from means over time
+
+
+@dataclass(frozen=True)
+class NeuronSite:
+    """A place where a neuron goes, or is.
+
+    Attributes:
+        node: name of the activation node.
+        input: name of its input tensor, the current.
+        output: name of its output tensor.
+        activation: what it computes in the ANN.
+        static_input: the current doesn't change over time.
+        channel_axis: axis of the channels in input and output.
+        channels: their number; None if it isn't known.
+        rank: rank of the current.
+        dims: sizes of the current of one sample (without axis 0); None if one isn't known.
+    """
+
+    node: str
+    input: str
+    output: str
+    activation: Activation
+    static_input: bool
+    channel_axis: int
+    channels: int | None
+    rank: int
+    dims: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class WeightedLayer:
+    """A Conv, ConvTranspose, Gemm or MatMul with constant weights.
+
+    Attributes:
+        node: its name.
+        op: its operator.
+        macs: multiply-accumulates of one sample of the ANN; None if a size isn't known.
+        driven_by: what arrives at its input.
+        source: name of the tensor that arrives.
+    """
+
+    node: str
+    op: str
+    macs: int | None
+    driven_by: Traffic
+    source: str
+
+
+@dataclass
+class Analysis:
+    """The result of `snncc.passes.analyse.Analyse`.
+
+    Attributes:
+        domains: the domain of each node, by its name.
+        tensors: the domain of each variable tensor, by its name.
+        neurons: the neurons in topological order.
+        layers: the weighted layers in topological order.
+        traffic: what each variable tensor carries.
+        batched: names of the tensors whose axis 0 enumerates samples.
+        obstacles: nodes that this version can't convert.
+        fold_blockers: why time can't be folded into the batch axis, a line per node; empty where it can.
+        readout_blockers: the same for the nodes after the last neuron, which only an output trace folds.
+    """
+
+    domains: dict[str, Domain] = field(default_factory=dict)
+    tensors: dict[str, Domain] = field(default_factory=dict)
+    neurons: list[NeuronSite] = field(default_factory=list)
+    layers: list[WeightedLayer] = field(default_factory=list)
+    traffic: dict[str, Traffic] = field(default_factory=dict)
+    batched: set[str] = field(default_factory=set)
+    obstacles: list[Obstacle] = field(default_factory=list)
+    fold_blockers: list[str] = field(default_factory=list)
+    readout_blockers: list[str] = field(default_factory=list)
+
+    @property
+    def foldable(self) -> bool:
+        """Whether time can be folded into the batch axis."""
+        return not self.fold_blockers
+
+    def macs(self) -> dict[str, int]:
+        """Sum the multiply-accumulates of one sample by what drives them (`Traffic` values) and in `total`."""
+        sums = {traffic.value: 0 for traffic in Traffic}
+        for layer in self.layers:
+            sums[layer.driven_by.value] += layer.macs or 0
+        return {**sums, "total": sum(sums.values())}

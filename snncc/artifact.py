@@ -1,0 +1,211 @@
+"""The artifact: a spiking network as one ONNX file that stock ONNX Runtime runs, and the record that it carries.
+
+Keys of `metadata_props`, each holding JSON:
+
+    snncc.version        version of snncc that made the file
+    snncc.source         name and SHA-256 of the network it was made of
+    snncc.config         the options of the compile
+    snncc.calibration    source, number of samples and fingerprint of the calibration data, or null
+    snncc.network        multiply-accumulates by what drives them, and of the ANN; how time is lowered
+    snncc.layers         a record per layer of neurons
+    snncc.warnings       what the compile warned about
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from snncc.context import Context
+from snncc.errors import ArtifactError, ModelError
+from snncc.graph import DOMAIN, export_model, first_line
+from snncc.neurons.functions import functions
+
+VERSION = "0.1.0"
+FUNCTIONS_VERSION = 1
+"""Version of the domain `snncc` that artifacts import."""
+
+_PREFIX = "snncc."
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """What an artifact says about one layer of neurons.
+
+    Attributes:
+        name: name of the node, in the ANN and in the artifact.
+        activation: "relu" or "clip".
+        neurons: number of neurons for one sample; None if a size isn't known.
+        theta_min: smallest threshold θ of a channel.
+        theta_max: largest threshold.
+        thresholds: number of thresholds (channels, or 1).
+        threshold_source: "data", "batchnorm" or "generated".
+        max_burst: ψ.
+        threshold_ratio: τ.
+        bias_shift: mean absolute shift of the bias correction over the channels; None if there is none.
+        error: squared error of the SNN's mean output on the calibration data, relative to the ANN's energy.
+        mean_error: mean of SNN minus ANN on the calibration data, relative to the ANN's mean.
+        firing_rate: spikes per neuron and timestep on the calibration data.
+    """
+
+    name: str
+    activation: str
+    neurons: int | None
+    theta_min: float
+    theta_max: float
+    thresholds: int
+    threshold_source: str
+    max_burst: int
+    threshold_ratio: float
+    bias_shift: float | None = None
+    error: float | None = None
+    mean_error: float | None = None
+    firing_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that an artifact says about itself; see the module's docstring for the keys."""
+
+    version: str
+    source: dict[str, Any]
+    config: dict[str, Any]
+    calibration: dict[str, Any] | None
+    network: dict[str, Any]
+    layers: list[LayerRecord]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return int(self.config["timesteps"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain values, for JSON."""
+        return asdict(self)
+
+
+def layer_records(ctx: Context) -> list[LayerRecord]:
+    """Describe every layer of neurons that calibration found."""
+    records = []
+    for site in ctx.analysis.neurons:
+        layer = ctx.layers[site.node]
+        records.append(
+            LayerRecord(
+                name=site.node,
+                activation=site.activation.kind,
+                neurons=None if site.dims is None else int(np.prod(site.dims, dtype=np.int64)),
+                theta_min=float(layer.v_threshold.min()),
+                theta_max=float(layer.v_threshold.max()),
+                thresholds=len(layer.v_threshold),
+                threshold_source=layer.source,
+                max_burst=ctx.config.max_burst,
+                threshold_ratio=float(ctx.config.threshold_ratio),
+                bias_shift=None if layer.bias_shift is None else float(np.abs(layer.bias_shift).mean()),
+                error=layer.error,
+                mean_error=layer.mean_error,
+                firing_rate=layer.firing_rate,
+            )
+        )
+    return records
+
+
+def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.ModelProto:
+    """Make the artifact of a lowered graph.
+
+    Args:
+        graph: the lowered graph.
+        record: what the artifact says about itself.
+        metadata: the original model's own metadata, kept.
+
+    Raises:
+        ModelError: the result is no valid model (an error of the compiler, not of the user).
+    """
+    model = export_model(graph)
+    used = {node.op for node in graph.nodes if node.domain == DOMAIN}
+    used |= {node.op for sub in graph.subgraphs(recursive=True) for node in sub.nodes if node.domain == DOMAIN}
+    model.functions.extend(functions(used, graph.opset))
+    kept = [entry for entry in model.opset_import if entry.domain not in (DOMAIN, "ai.onnx")]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    if not any(entry.domain == "" for entry in kept):
+        model.opset_import.append(onnx.helper.make_opsetid("", graph.opset))
+    model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, FUNCTIONS_VERSION))
+    model.ir_version = max(8, graph.ir_version or 8)
+    model.producer_name, model.producer_version = "snncc", VERSION
+    _write_metadata(model, record, metadata)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise ModelError(f"the compiled network is not valid ONNX, please report this: {first_line(error)}") from error
+    return model
+
+
+def _write_metadata(model: onnx.ModelProto, record: Record, metadata: dict[str, str]) -> None:
+    entries = {k: v for k, v in metadata.items() if not k.startswith(_PREFIX)}
+    entries |= {_PREFIX + key: json.dumps(value, sort_keys=True) for key, value in record.to_dict().items()}
+    del model.metadata_props[:]
+    for key, value in entries.items():
+        model.metadata_props.add(key=key, value=value)
+
+
+def read_record(model: onnx.ModelProto, what: str) -> Record:
+    """Read the record of an artifact.
+
+    Args:
+        model: the artifact.
+        what: what it is, for error messages.
+
+    Raises:
+        ArtifactError: the model is no artifact of snncc or its record is damaged.
+    """
+    entries = {p.key: p.value for p in model.metadata_props if p.key.startswith(_PREFIX)}
+    if not entries or not any(f.domain == DOMAIN for f in model.functions):
+        raise ArtifactError(f"{what} is not a network compiled by snncc: make one with `snncc compile`")
+    try:
+        values = {key.removeprefix(_PREFIX): json.loads(value) for key, value in entries.items()}
+        values["layers"] = [LayerRecord(**layer) for layer in values["layers"]]
+        record = Record(**values)
+        if record.timesteps < 1:
+            raise ValueError("timesteps is less than 1")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"{what} has a damaged record ({type(error).__name__}: {first_line(error)}): compile the network again"
+        ) from error
+    return record
+
+
+def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
+    """Write a model whole or not at all: to a temporary file beside the target, which then takes its name.
+
+    Raises:
+        ArtifactError: the target can't be written.
+    """
+    target = Path(path)
+    temporary: str | None = None
+    try:
+        data = model.SerializeToString(deterministic=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent or Path())
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(target)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"can't write '{target}': {first_line(error)}; choose another place with -o") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,66 @@
+"""What a compile can be told: the options, their defaults and their ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from snncc.errors import UsageError
+
+MAX_TIMESTEPS = 4096
+"""Longest simulation that is accepted."""
+MAX_BURST = 255
+"""Largest ψ: spike counts are kept as uint8."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of a compile. The symbols are those of the paper; all are checked on construction.
+
+    Attributes:
+        timesteps: T, simulation length, 1 to `MAX_TIMESTEPS`.
+        max_burst: ψ, most spikes of one neuron in one timestep, 1 to `MAX_BURST`.
+        v_init: v0, initial membrane potential as a fraction of the effective threshold, in [0, 1).
+            0.5 turns the floor of the neuron into a rounding; 0 is the paper's equation.
+        threshold_ratio: τ, multiplier of every threshold, at least 1.
+        per_channel: one threshold per channel (True) or one per layer.
+        bias_correction: fold the mean conversion error of each layer into its bias. Needs calibration data.
+        trace: add an output `<name>_trace` [T, ...] with the running mean of each output after each timestep.
+        batch_size: samples per calibration chunk; a matter of memory and speed, not of results.
+
+    Raises:
+        UsageError: an option is out of range.
+    """
+
+    timesteps: int = 8
+    max_burst: int = 4
+    v_init: float = 0.5
+    threshold_ratio: float = 1.0
+    per_channel: bool = True
+    bias_correction: bool = True
+    trace: bool = False
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        _check_int("timesteps", self.timesteps, 1, MAX_TIMESTEPS)
+        _check_int("max_burst", self.max_burst, 1, MAX_BURST)
+        _check_int("batch_size", self.batch_size, 1, 65536)
+        _check_float("v_init", self.v_init, 0.0, 1.0, open_top=True)
+        _check_float("threshold_ratio", self.threshold_ratio, 1.0, 1e6)
+
+    def to_dict(self) -> dict[str, int | float | bool]:
+        """Return the options as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def _check_int(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UsageError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
+
+
+def _check_float(name: str, value: float, low: float, high: float, *, open_top: bool = False) -> None:
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not ok or not low <= value <= high or (open_top and value == high):
+        bracket = ")" if open_top else "]"
+        raise UsageError(f"{name} is {value!r}: it must be a number in [{low:g}, {high:g}{bracket}")

@@ -1,0 +1,77 @@
+"""What passes share: the configuration, and the results of analysis and calibration in typed fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snncc.analysis import Analysis
+from snncc.config import Config
+
+if TYPE_CHECKING:
+    from snncc.data import Dataset
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation per channel of a tensor, as a BatchNormalization promised them.
+
+    Attributes:
+        mean: float32 [C].
+        std: float32 [C], not negative.
+    """
+
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LayerCalibration:
+    """What calibration found for one neuron layer.
+
+    Attributes:
+        v_threshold: θ, float32, [C] or [1].
+        source: where θ comes from: "data", "batchnorm" or "generated".
+        bias_shift: what is added to the current, float32 [C]; None if there is no correction.
+        mean_error: mean of SNN minus ANN activation after the correction, relative to the ANN's mean; None without
+            data.
+        error: squared error of the mean SNN output against the ANN's activation, relative to the activation's
+            energy; None without data.
+        firing_rate: spikes per neuron and timestep on the calibration data; None without data.
+    """
+
+    v_threshold: NDArray[np.float32]
+    source: str
+    bias_shift: NDArray[np.float32] | None = None
+    mean_error: float | None = None
+    error: float | None = None
+    firing_rate: float | None = None
+
+
+@dataclass
+class Context:
+    """State that travels through the pipeline beside the graph.
+
+    Attributes:
+        config: options of the compile.
+        calibration: calibration data, None if there is none.
+        batchnorm: moments of the outputs of the BatchNormalization nodes that were in the file, by tensor name.
+        analysis: result of the latest analysis.
+        layers: result of calibration, by the name of the neuron's node.
+        warnings: what the user should know; printed at the end and kept in the report.
+    """
+
+    config: Config
+    calibration: Dataset | None = None
+    batchnorm: dict[str, Moments] = field(default_factory=dict)
+    analysis: Analysis = field(default_factory=Analysis)
+    layers: dict[str, LayerCalibration] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, message: str) -> None:
+        """Note something the user should know, once."""
+        if message not in self.warnings:
+            self.warnings.append(message)

@@ -1,0 +1,160 @@
+"""Weights that a model keeps in files beside it: checked by us, before anything is opened, then read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from snncc.errors import ModelError
+from snncc.graph import first_line
+from snncc.protos import all_tensors
+
+MAX_FILE_BYTES = 8 * 2**30
+"""Largest single file that is accepted."""
+
+_CHUNK = 2**24
+
+
+@dataclass(frozen=True)
+class ExternalTensor:
+    """A tensor whose data stands in a file.
+
+    Attributes:
+        tensor: the tensor in the model.
+        file: the file, in the model's folder.
+        offset: first byte.
+        length: number of bytes.
+    """
+
+    tensor: onnx.TensorProto
+    file: Path
+    offset: int
+    length: int
+
+
+def external_tensors(model: onnx.ModelProto, folder: Path | None) -> list[ExternalTensor]:
+    """Find the tensors with external data and check each: a file in the model's folder that is long enough.
+
+    Args:
+        model: the model, its external data not loaded.
+        folder: the folder of the model's file; None for a model in memory.
+
+    Raises:
+        ModelError: a file is missing, too short or too large, or lies outside the folder.
+    """
+    external = [t for t in all_tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL]
+    if external and folder is None:
+        raise ModelError(f"tensor '{external[0].name}' has its data in a file; give the model's path instead")
+    return [_locate(tensor, folder) for tensor in external if folder is not None]
+
+
+def check_stored_sizes(model: onnx.ModelProto) -> None:
+    """Check that every tensor in the model itself holds as many bytes as its type and shape say.
+
+    Raises:
+        ModelError: it doesn't.
+    """
+    for tensor in all_tensors(model):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.HasField("raw_data"):
+            expected, found = _stored_bytes(tensor), len(tensor.raw_data)
+            if expected is not None and found != expected:
+                raise ModelError(f"tensor '{tensor.name}' holds {found} bytes instead of {expected}; export it again")
+
+
+def load_external(tensors: list[ExternalTensor], digest: hashlib._Hash) -> None:
+    """Read the data into the tensors, and all of the files' bytes into `digest`, in the order of their paths.
+
+    Raises:
+        ModelError: a file can't be read.
+    """
+    files = sorted({item.file for item in tensors})
+    try:
+        for file in files:
+            with file.open("rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+                for item in (i for i in tensors if i.file == file):
+                    stream.seek(item.offset)
+                    data = stream.read(item.length)
+                    if len(data) != item.length:
+                        raise ModelError(f"external data file '{file.name}' changed while it was read; try again")
+                    item.tensor.raw_data = data
+                    item.tensor.ClearField("external_data")
+                    item.tensor.ClearField("data_location")
+    except OSError as error:
+        raise ModelError(f"external data can't be read ({first_line(error)}); check its permissions") from error
+
+
+def _locate(tensor: onnx.TensorProto, folder: Path) -> ExternalTensor:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    name, location = tensor.name, entries.get("location", "")
+    where = f"external data of tensor '{name}' ('{location}')"
+    file = _safe_path(location, folder, where)
+    size = _size(file, where)
+    offset = _number(entries, "offset", 0, where)
+    expected = _stored_bytes(tensor)
+    length = _number(entries, "length", expected if expected is not None else max(size - offset, 0), where)
+    if expected is None or length != expected:
+        raise ModelError(f"{where} is {length} bytes long, its type and shape take {expected}; export it again")
+    if offset + length > size:
+        raise ModelError(
+            f"{where} is cut short: bytes {offset} to {offset + length} are needed, the file has {size}; copy it again"
+        )
+    return ExternalTensor(tensor, file, offset, length)
+
+
+def _safe_path(location: str, folder: Path, where: str) -> Path:
+    remedy = "keep the data in the model's own folder"
+    if not location or "\0" in location:
+        raise ModelError(f"{where} names no file; export the model again")
+    if location.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", location):
+        raise ModelError(f"{where} is an absolute path, which is refused; {remedy}")
+    try:
+        root = folder.resolve()
+        resolved = (root / location).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links, before Python 3.13
+        raise ModelError(f"{where} can't be resolved ({first_line(error)}); {remedy}") from error
+    if not resolved.is_relative_to(root):
+        raise ModelError(f"{where} lies outside the model's folder, which is refused; {remedy}")
+    return resolved
+
+
+def _size(file: Path, where: str) -> int:
+    try:
+        if not file.exists():
+            raise ModelError(f"{where} is missing; copy it into the model's folder")
+        if not file.is_file():
+            raise ModelError(f"{where} is no regular file; copy the data into the model's folder")
+        size = file.stat().st_size
+    except OSError as error:
+        raise ModelError(f"{where} can't be read ({error.strerror}); check its permissions") from error
+    if size > MAX_FILE_BYTES:
+        raise ModelError(
+            f"{where} is larger than {MAX_FILE_BYTES >> 30} GiB, the most that is accepted; split the data"
+        )
+    return size
+
+
+def _number(entries: dict[str, str], key: str, default: int, where: str) -> int:
+    text = entries.get(key)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ModelError(f"{where} has the {key} {text[:40]!r}, which is no whole number; export the model again")
+    return int(text)
+
+
+def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
+    """Return how many bytes the raw data of a tensor takes; None for types without raw data (strings)."""
+    try:
+        itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:
+        return None
+    if tensor.data_type == onnx.TensorProto.STRING or any(dim < 0 for dim in tensor.dims):
+        return None
+    return math.prod(tensor.dims) * itemsize

@@ -1,0 +1,197 @@
+"""Thresholds of minimum squared error from histograms.
+
+For a current that is constant over time the mean output of the burst neuron is a staircase q(a) with L = T·ψ steps,
+q_j = jθ/T, which rises at z_j = (j - v0)θ/T. With the activation's density h and its tail integrals
+G0(z) = ∫_z h, G1(z) = ∫_z a·h, the squared error against the ANN is, by summation by parts,
+
+    E(θ) = ∫ a²h - 2 (θ/T) Σ_j G1(z_j) + (θ/T)² Σ_j (2j - 1) G0(z_j),      j = 1..L.
+
+So a histogram is all that is needed, and a candidate θ costs L look-ups, however large the calibration set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MAX_LEVELS = 4096  # beyond this many steps the quantisation error is far below the histogram's resolution
+_LOOKUPS = 1 << 22  # look-ups at a time: bounds the memory of the search
+
+
+class ChannelHistogram:
+    """Streaming histogram of positive values per channel, with a range that doubles as larger values arrive.
+
+    Doubling merges pairs of bins, so the result depends on the values only, not on their order.
+
+    Attributes:
+        counts: float64 [C, B], number of values per bin.
+        width: float64 [C], width of a bin; bin k holds the values in (k·width, (k+1)·width].
+        seen: number of values per channel, those that aren't positive included.
+    """
+
+    def __init__(self, channels: int, bins: int = 2048) -> None:
+        self.counts = np.zeros((channels, bins))
+        self.width = np.zeros(channels)
+        self.seen = 0
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count values, float32 [N, C, M]; what isn't positive is only counted in `seen`."""
+        samples, channels, size = values.shape
+        self.seen += samples * size
+        self._make_room(values.max(axis=(0, 2), initial=0.0).astype(np.float64))
+        bins = self.counts.shape[1]
+        inverse = np.divide(1.0, self.width, out=np.zeros_like(self.width), where=self.width > 0)
+        offset = np.arange(channels, dtype=np.int32)[:, None] * bins
+        rows = max(1, (1 << 18) // max(1, channels * size))
+        total = np.zeros(channels * bins, np.int64)
+        for start in range(0, samples, rows):
+            chunk = values[start : start + rows]
+            index = (chunk * inverse.astype(np.float32)[:, None]).astype(np.int32)
+            np.minimum(index, bins - 1, out=index)
+            index += offset
+            total += np.bincount(index[chunk > 0], minlength=channels * bins)
+        self.counts += total.reshape(channels, bins)
+
+    def _make_room(self, top: NDArray[np.float64]) -> None:
+        bins = self.counts.shape[1]
+        fresh = (self.width == 0) & (top > 0)
+        # A power of two keeps the edges independent of which batch came first.
+        self.width[fresh] = 2.0 ** np.ceil(np.log2(top[fresh])) / bins
+        while (small := self.width * bins < top).any():
+            merged = self.counts[small].reshape(int(small.sum()), bins // 2, 2).sum(axis=2)
+            self.counts[small] = np.concatenate([merged, np.zeros_like(merged)], axis=1)
+            self.width[small] *= 2
+
+    def pooled(self) -> ChannelHistogram:
+        """Return the histogram of all channels together, as one channel."""
+        bins = self.counts.shape[1]
+        result = ChannelHistogram(1, bins)
+        result.seen = self.seen * len(self.counts)
+        if not (self.width > 0).any():
+            return result
+        result.width[0] = self.width.max()
+        factors = np.where(self.width > 0, result.width[0] / np.maximum(self.width, 1e-300), 1).astype(np.int64)
+        for counts, factor in zip(self.counts, factors, strict=True):
+            index = np.arange(bins) // factor
+            result.counts[0] += np.bincount(index, weights=counts, minlength=bins)[:bins]
+        return result
+
+    def maximum(self) -> NDArray[np.float64]:
+        """Return the upper edge of the highest occupied bin, float64 [C]; 0 for a channel without values."""
+        bins = self.counts.shape[1]
+        occupied = self.counts > 0
+        highest = bins - np.argmax(occupied[:, ::-1], axis=1)
+        return np.asarray(np.where(occupied.any(axis=1), highest * self.width, 0.0))
+
+
+@dataclass(frozen=True)
+class _Tails:
+    """Tail integrals of a piecewise uniform density, evaluated between bin edges exactly."""
+
+    counts: NDArray[np.float64]  # [C, B]
+    width: NDArray[np.float64]  # [C]
+    above0: NDArray[np.float64]  # [C, B+1], integral of h from edge k up
+    above1: NDArray[np.float64]  # [C, B+1], integral of a·h from edge k up
+
+    @classmethod
+    def of(cls, histogram: ChannelHistogram) -> _Tails:
+        counts, width = histogram.counts, histogram.width
+        centres = (np.arange(counts.shape[1]) + 0.5) * width[:, None]
+        pad = np.zeros((len(counts), 1))
+        above0 = np.concatenate([np.cumsum(counts[:, ::-1], axis=1)[:, ::-1], pad], axis=1)
+        above1 = np.concatenate([np.cumsum((counts * centres)[:, ::-1], axis=1)[:, ::-1], pad], axis=1)
+        return cls(counts, width, above0, above1)
+
+    def at(self, z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return G0 and G1 at z >= 0, [C, K, L] each."""
+        bins = self.counts.shape[1]
+        position = np.minimum(z / self.width[:, None, None], bins)
+        k = np.minimum(position.astype(np.int64), bins - 1)
+        part = np.minimum(position - k, 1.0)
+        row = np.arange(len(self.counts))[:, None, None]
+        density = self.counts[row, k]
+        g0 = self.above0[row, k] - part * density
+        g1 = self.above1[row, k] - density * self.width[:, None, None] * (k * part + part * part / 2)
+        return g0, g1
+
+
+def squared_error(
+    histogram: ChannelHistogram, theta: NDArray[np.float64], timesteps: int, max_burst: int, v_init: float
+) -> NDArray[np.float64]:
+    """Summed squared error of the closed form against the activation, less the constant ∫a²h.
+
+    Args:
+        histogram: of the ANN's activation; every channel has values.
+        theta: candidates for the effective threshold, float64 [C, K].
+        timesteps: T.
+        max_burst: ψ.
+        v_init: v0.
+
+    Returns:
+        float64 [C, K].
+    """
+    tails = _Tails.of(histogram)
+    levels = np.arange(1, timesteps * max_burst + 1, dtype=np.float64)
+    chunk = max(1, _LOOKUPS // (len(theta) * len(levels)))
+    errors = np.empty_like(theta)
+    for start in range(0, theta.shape[1], chunk):
+        unit = theta[:, start : start + chunk, None] / timesteps
+        g0, g1 = tails.at(unit * (levels - v_init))
+        quadratic = (unit[..., 0] ** 2) * (g0 * (2 * levels - 1)).sum(axis=2)
+        errors[:, start : start + chunk] = quadratic - 2 * unit[..., 0] * g1.sum(axis=2)
+    return errors
+
+
+def minimum_error_thresholds(
+    histogram: ChannelHistogram,
+    timesteps: int,
+    max_burst: int,
+    v_init: float,
+    upper: float = float("inf"),
+    candidates: int = 64,
+) -> NDArray[np.float32]:
+    """Return the effective threshold per channel that minimises the squared error of the closed form.
+
+    A geometric grid over two decades below "the largest value is just reached", then two rounds of refinement.
+
+    Args:
+        histogram: of the ANN's activation per channel.
+        timesteps: T.
+        max_burst: ψ.
+        v_init: v0, the one that the neuron will run with.
+        upper: bound of a clipped activation; θe·ψ stays at or below it, so that the neuron saturates there too.
+        candidates: size of the grid.
+
+    Returns:
+        float32 [C], positive. A channel without positive values gets the median of the others, or 1.
+    """
+    timesteps = max(1, min(timesteps, _MAX_LEVELS // max_burst))
+    top = histogram.maximum()
+    alive = top > 0
+    theta = np.ones(len(top))
+    if alive.any():
+        live = ChannelHistogram(int(alive.sum()), histogram.counts.shape[1])
+        live.counts, live.width = histogram.counts[alive], histogram.width[alive]
+        high = np.minimum(top[alive], upper) / max_burst
+        theta[alive] = _search(live, high, timesteps, max_burst, v_init, candidates)
+        theta[~alive] = np.median(theta[alive])
+    return theta.astype(np.float32)
+
+
+def _search(
+    histogram: ChannelHistogram, high: NDArray[np.float64], timesteps: int, max_burst: int, v_init: float, count: int
+) -> NDArray[np.float64]:
+    grid = np.geomspace(0.01, 1.0, count)
+    theta = high[:, None] * grid
+    ratio = grid[1] / grid[0]
+    rows = np.arange(len(high))
+    best = high
+    for _ in range(3):
+        errors = squared_error(histogram, theta, timesteps, max_burst, v_init)
+        best = theta[rows, np.argmin(errors, axis=1)]
+        span = np.geomspace(1 / ratio, ratio, 17)
+        theta = np.minimum(best[:, None] * span, high[:, None])
+        ratio = span[1] / span[0]
+    return best

@@ -1,0 +1,171 @@
+"""Work on ONNX messages, before a model is imported as a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import onnx
+
+from snncc.errors import ModelError
+
+MAX_DENSE_BYTES = 2**30
+"""Largest sparse initializer that is made dense."""
+
+# Kinds of attributes that graphsurgeon keeps; it would lose the others.
+_HELD = tuple(onnx.AttributeProto.AttributeType.Value(name) for name in ("FLOAT", "INT", "STRING", "TENSOR"))
+
+
+def all_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """Yield the main graph and every subgraph, those in the bodies of functions included."""
+    yield model.graph
+    for nodes in (model.graph.node, *(f.node for f in model.functions)):
+        yield from _subgraphs(nodes)
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, dict[str, int]]]:
+    """Yield every node of the model with the opset versions, by domain, that hold where it stands."""
+    opsets = opset_versions(model.opset_import)
+    for node in _nested(model.graph.node):
+        yield node, opsets
+    for function in model.functions:
+        own = opset_versions(function.opset_import)
+        for node in _nested(function.node):
+            yield node, own
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor stored in the model: initializers and attributes, the parts of sparse ones included."""
+    for graph in all_graphs(model):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for node, _ in all_nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("sparse_tensor"):
+                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+            yield from attribute.tensors
+
+
+def opset_versions(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    """Return version by domain; the default domain is "", whichever of its two names the model uses."""
+    return {domain_of(entry.domain): entry.version for entry in imports}
+
+
+def domain_of(domain: str) -> str:
+    """Return the domain's short name: "" for the default domain."""
+    return "" if domain == "ai.onnx" else domain
+
+
+def describe(node: onnx.NodeProto) -> str:
+    """Return how messages name a node: 'name' (op)."""
+    label = node.name or next((name for name in node.output if name), "?")
+    return f"node '{label}' ({node.op_type})"
+
+
+def _nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for graph in _graphs_of(node):
+            yield from _nested(graph.node)
+
+
+def _subgraphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    for node in _nested(nodes):
+        yield from _graphs_of(node)
+
+
+def _graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def importable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a model without what graphsurgeon would lose or stumble over.
+
+    Raises:
+        ModelError: a node has an attribute of type TypeProto, TensorProto[] or the like.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _use_default_domain((*copy.opset_import, *(o for f in copy.functions for o in f.opset_import)))
+    _clean_graph(copy.graph)
+    for function in copy.functions:
+        _clean_nodes(function.node)
+    return copy
+
+
+def dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    """Return a sparse tensor as a dense one.
+
+    Raises:
+        ModelError: it would take more than a GiB.
+    """
+    values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+    size = int(np.prod(sparse.dims, dtype=object)) * values.itemsize
+    if size > MAX_DENSE_BYTES:
+        raise ModelError(f"sparse initializer '{sparse.values.name}' takes {size} bytes when dense: that is too large")
+    array = np.zeros(tuple(sparse.dims), dtype=values.dtype)
+    if indices.ndim == 1:  # positions in the flattened tensor
+        array.reshape(-1)[indices] = values
+    else:  # [number of values, rank]
+        array[tuple(indices.T)] = values
+    return onnx.numpy_helper.from_array(array, sparse.values.name)
+
+
+def _use_default_domain(imports: Iterable[onnx.OperatorSetIdProto]) -> None:
+    for entry in imports:
+        if entry.domain == "ai.onnx":  # the long name of the default domain
+            entry.domain = ""
+
+
+def _clean_graph(graph: onnx.GraphProto) -> None:
+    graph.initializer.extend(dense(sparse) for sparse in graph.sparse_initializer)
+    del graph.sparse_initializer[:]
+    tensors = [info for info in graph.value_info if info.type.WhichOneof("value") == "tensor_type"]
+    if len(tensors) != len(graph.value_info):  # an Optional or Map can't be held; its type is inferred again
+        del graph.value_info[:]
+        graph.value_info.extend(tensors)
+    _clean_nodes(graph.node)
+
+
+def _clean_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        if node.domain == "ai.onnx":
+            node.domain = ""
+        for attribute in list(node.attribute):
+            _clean_attribute(node, attribute)
+
+
+def _clean_attribute(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:
+    kind = attribute.type
+    if attribute.ref_attr_name:
+        return
+    if kind == onnx.AttributeProto.GRAPH:
+        _clean_graph(attribute.g)
+    elif kind == onnx.AttributeProto.SPARSE_TENSOR and node.op_type == "Constant":
+        value = onnx.helper.make_attribute("value", dense(attribute.sparse_tensor))
+        attribute.CopyFrom(value)
+    elif kind in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS, onnx.AttributeProto.STRINGS):
+        if not (attribute.ints or attribute.floats or attribute.strings):
+            _replace_empty_list(node, attribute)
+    elif kind not in _HELD:
+        name = onnx.AttributeProto.AttributeType.Name(kind)
+        raise ModelError(
+            f"{describe(node)}: its attribute '{attribute.name}' of type {name} "
+            "isn't supported; export the network without Optional and Sequence types"
+        )
+
+
+def _replace_empty_list(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:
+    """An empty list has no type once it is a Python list. In every operator but Constant it says the default."""
+    if node.op_type == "Constant":
+        dtype = {"value_ints": np.int64, "value_floats": np.float32}.get(attribute.name, np.object_)
+        empty = onnx.numpy_helper.from_array(np.zeros(0, dtype=dtype))
+        attribute.CopyFrom(onnx.helper.make_attribute("value", empty))
+    else:
+        node.attribute.remove(attribute)

@@ -1,0 +1,152 @@
+"""The files of the zoo against their records: what `zoo.json` and the READMEs claim is measured here again."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from snncc import models
+from snncc.errors import UsageError
+
+NETWORKS = ("fashion_mobilenet", "fashion_resnet20", "fashion_vgg")
+SOURCE_HINTS = (b"/work", b"/opt", b"/home", b"/root", b"/tmp", b"site-packages")
+
+
+def test_names_are_the_three_networks() -> None:
+    assert models.names() == list(NETWORKS)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_file_is_the_recorded_one(name: str) -> None:
+    content = models.path(name).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == models.info(name).sha256
+    assert len(content) < 1_500_000
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_file_tells_nothing_about_the_machine_that_made_it(name: str) -> None:
+    content = models.path(name).read_bytes()
+    assert [hint for hint in SOURCE_HINTS if hint in content] == []
+    model = onnx.load_model_from_string(content)
+    items = (model, *model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output)
+    assert not any(item.metadata_props or item.doc_string for item in items)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_graph_is_valid_and_complete_in_one_file(name: str) -> None:
+    model = onnx.load(models.path(name), load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", models.info(name).opset)]
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
+    names = [node.name for node in model.graph.node]
+    assert all(names)
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_signature_is_raw_pixels_to_logits_with_a_dynamic_batch(name: str) -> None:
+    graph = onnx.load(models.path(name)).graph
+    (image,), (logits,) = graph.input, graph.output
+    assert (image.name, _shape(image)) == ("image", ["N", 1, 28, 28])
+    assert (logits.name, _shape(logits)) == ("logits", ["N", 10])
+    assert image.type.tensor_type.elem_type == logits.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[str | int]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+@pytest.mark.parametrize(
+    ("name", "operators"),
+    [
+        ("fashion_resnet20", {"Conv": 21, "BatchNormalization": 21, "Relu": 19, "Add": 9, "GlobalAveragePool": 1}),
+        ("fashion_vgg", {"Conv": 6, "BatchNormalization": 6, "Relu": 7, "MaxPool": 3, "Gemm": 2}),
+        ("fashion_mobilenet", {"Conv": 13, "BatchNormalization": 13, "Clip": 13, "GlobalAveragePool": 1}),
+    ],
+)
+def test_export_kept_the_operators_the_compiler_is_shown_with(name: str, operators: dict[str, int]) -> None:
+    found = [node.op_type for node in onnx.load(models.path(name)).graph.node]
+    assert {operator: found.count(operator) for operator in operators} == operators
+    # The normalisation of the pixels is part of the graph; weights are read directly, not through Identity.
+    assert found.count("Sub") == 1
+    assert "Identity" not in found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_recorded_number_of_parameters(name: str) -> None:
+    graph = onnx.load(models.path(name)).graph
+    # Running means and variances are measured, not trained; scalars are constants of the normalisation.
+    weights = [tensor for tensor in graph.initializer if tensor.dims and ".running_" not in tensor.name]
+    assert sum(int(np.prod(tensor.dims)) for tensor in weights) == models.info(name).parameters
+
+
+def test_recorded_macs_of_the_vgg_network_by_hand() -> None:
+    convolutions = 28**2 * (1 * 32 + 32 * 32) * 9 + 14**2 * (32 * 64 + 64 * 64) * 9 + 7**2 * (64 * 96 + 96 * 96) * 9
+    assert models.info("fashion_vgg").macs == convolutions + 96 * 3 * 3 * 128 + 128 * 10
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_recorded_accuracy_on_the_first_test_images(name: str) -> None:
+    images, labels = models.test_set()
+    images, labels = images[:1000], labels[:1000]
+    session = onnxruntime.InferenceSession(models.path(name), providers=["CPUExecutionProvider"])
+    parts = [session.run(None, {"image": part.astype(np.float32)})[0] for part in np.split(images, 5)]
+    accuracy = float((np.concatenate(parts).argmax(1) == labels).mean())
+    # 1,000 of 10,000 images at 93 %: one standard error is 0.8 points, and the sample is fixed.
+    assert accuracy == pytest.approx(models.info(name).accuracy, abs=0.015)
+    assert models.info(name).accuracy > 0.92
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_record_is_complete(name: str) -> None:
+    info = models.info(name)
+    assert (info.name, info.dataset, info.licence) == (name, "Fashion-MNIST", "MIT")
+    assert info.recipe == (
+        f"python -m snncc.models.recipes.train {name} --epochs {info.epochs} --seed {info.seed} --threads 1"
+    )
+    assert info.summary
+    assert info.torch
+
+
+def test_test_set() -> None:
+    images, labels = models.test_set()
+    assert (images.shape, images.dtype) == ((10_000, 1, 28, 28), np.uint8)
+    assert (labels.shape, labels.dtype) == ((10_000,), np.uint8)
+    assert np.bincount(labels).tolist() == [1000] * 10
+    # The published order starts: ankle boot, pullover, trouser, trouser, shirt.
+    assert labels[:5].tolist() == [9, 2, 1, 1, 6]
+
+
+def test_calibration_set_is_balanced() -> None:
+    images, labels = models.calibration_set()
+    assert (images.shape, images.dtype) == ((1024, 1, 28, 28), np.uint8)
+    assert (labels.shape, labels.dtype) == ((1024,), np.uint8)
+    assert sorted(np.bincount(labels).tolist()) == [102] * 6 + [103] * 4
+
+
+def test_no_calibration_image_is_a_test_image() -> None:
+    calibration = {hashlib.sha256(image.tobytes()).digest() for image in models.calibration_set()[0]}
+    test = {hashlib.sha256(image.tobytes()).digest() for image in models.test_set()[0]}
+    assert not calibration & test
+
+
+@pytest.mark.parametrize("name", ["calibration", "test"])
+def test_data_files_hold_plain_arrays(name: str) -> None:
+    with np.load(models.data_path(name), allow_pickle=False) as arrays:
+        assert sorted(arrays.files) == ["image", "label"]
+
+
+@pytest.mark.parametrize("function", [models.info, models.path])
+def test_unknown_network(function: object) -> None:
+    assert callable(function)
+    with pytest.raises(UsageError, match="no network 'resnet' in the zoo: choose one of fashion_mobilenet, "):
+        function("resnet")
+
+
+def test_unknown_data_set() -> None:
+    with pytest.raises(UsageError, match="no data set 'train' in the zoo: choose one of calibration, test"):
+        models.data_path("train")
