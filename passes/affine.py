@@ -119,4 +119,5 @@ def scale_inputs(weight: Float, scale: Float) -> Float:
 def response(weight: Float, shift: Float) -> Float:
     """Return what a layer without padding makes of a constant input, W b: [group · in] to [group · out]."""
     group, inputs = weight.shape[0], weight.shape[2]
-    return np.einsum("goik,gi->go", weight, shift.reshape(group, inputs)).reshape(-1)
+    total: Float = np.einsum("goik,gi->go", weight, shift.reshape(group, inputs)).reshape(-1)
+    return total

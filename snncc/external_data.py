@@ -152,9 +152,9 @@ def _number(entries: dict[str, str], key: str, default: int, where: str) -> int:
 def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
     """Return how many bytes the raw data of a tensor takes; None for types without raw data (strings)."""
     try:
-        itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        itemsize: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except KeyError:
         return None
     if tensor.data_type == onnx.TensorProto.STRING or any(dim < 0 for dim in tensor.dims):
         return None
-    return math.prod(tensor.dims) * itemsize
+    return int(math.prod(tensor.dims)) * itemsize

@@ -178,15 +178,27 @@ def infer_shapes(graph: gs.Graph) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as error:  # the C++ side raises several unrelated types
         raise ModelError(f"shape inference failed, so the network contradicts itself: {first_line(error)}") from error
-    declared = {t.name for t in (*graph.inputs, *graph.outputs)}
     known = {v.name: v for v in (*inferred.graph.value_info, *inferred.graph.output)}
+    promised = {d for t in graph.inputs for d in t.shape or () if isinstance(d, str)}
+    outputs = {id(t) for t in graph.outputs}
     for name, tensor in graph.tensors().items():
+        if isinstance(tensor, gs.Constant) or any(tensor is t for t in graph.inputs):
+            continue
+        # Inference makes up names for sizes, and other ones in each run: an old one may mean something else now.
+        old = tensor.shape if id(tensor) in outputs else _without_other_names(tensor.shape, promised)
         info = known.get(name)
-        if info is None or isinstance(tensor, gs.Constant) or not info.type.HasField("tensor_type"):
+        if info is None or not info.type.HasField("tensor_type"):
+            tensor.shape = old
             continue
         imported = OnnxImporter.import_tensor(info)
         tensor.dtype = imported.dtype if imported.dtype is not None else tensor.dtype
-        tensor.shape = merge_shapes(tensor.shape, imported.shape, keep_names=name in declared)
+        tensor.shape = merge_shapes(old, imported.shape, keep_names=id(tensor) in outputs)
+
+
+def _without_other_names(shape: Sequence[Dim] | None, promised: set[str]) -> list[Dim] | None:
+    if shape is None:
+        return None
+    return [None if isinstance(dim, str) and dim not in promised else dim for dim in shape]
 
 
 def merge_shapes(old: Sequence[Dim] | None, new: Sequence[Dim] | None, *, keep_names: bool = False) -> list[Dim] | None:
@@ -227,7 +239,7 @@ def _without_large_initializers(graph: gs.Graph) -> onnx.ModelProto:
     constants = {n: t for n, t in graph.tensors().items() if isinstance(t, gs.Constant)}
     heavy = {n: t for n, t in constants.items() if int(np.prod(t.shape, dtype=np.int64)) > _LARGE_ELEMENTS}
     fixed = {t.name for t in (*graph.inputs, *graph.outputs)}
-    foreign = [t for n in graph.nodes if n.domain not in (None, "", "ai.onnx") for t in n.outputs]
+    foreign = [t for n in graph.nodes if n.domain not in (None, "", "ai.onnx", DOMAIN) for t in n.outputs]
     foreign = [t for t in foreign if t.name not in fixed and t.dtype is not None and not is_missing(t)]
     inputs = [exporter.export_value_info_proto(t, False) for t in graph.inputs]
     inputs += [
@@ -240,7 +252,7 @@ def _without_large_initializers(graph: gs.Graph) -> onnx.ModelProto:
             output.type.tensor_type.ClearField("shape")
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
-            [exporter.export_node(node) for node in graph.nodes],
+            [_shape_alike(node) for node in graph.nodes],
             graph.name or "graph",
             inputs,
             outputs,
@@ -254,6 +266,14 @@ def _without_large_initializers(graph: gs.Graph) -> onnx.ModelProto:
     for nodes in (*(f.node for f in model.functions), *(g.node for g in all_graphs(model))):
         _hide_ranges(nodes)
     return model
+
+
+def _shape_alike(node: gs.Node) -> onnx.NodeProto:
+    """Export a node for shape inference: a neuron, whose function isn't there yet, as what leaves shapes alone."""
+    if node.domain == DOMAIN and node.op == "BurstIF":
+        return onnx.helper.make_node("Identity", [node.inputs[0].name], [node.outputs[0].name], name=node.name)
+    exported: onnx.NodeProto = OnnxExporter.export_node(node)
+    return exported
 
 
 def _hide_ranges(nodes: MutableSequence[onnx.NodeProto]) -> None:

@@ -13,7 +13,9 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 
@@ -45,12 +47,12 @@ class TensorSpec:
 
     Attributes:
         name: its name.
-        dtype: its element type as ONNX calls it, in lower case: "float", "int64", ...
+        dtype: its element type; object for strings.
         shape: its shape as declared, where a dimension that says nothing is None; None if the rank is unknown.
     """
 
     name: str
-    dtype: str
+    dtype: np.dtype[Any]
     shape: tuple[Dim, ...] | None
 
 
@@ -174,7 +176,7 @@ def _check_structure(model: onnx.ModelProto) -> None:
 def _check_types(model: onnx.ModelProto) -> None:
     def check(name: str, code: int) -> None:
         values = onnx.TensorProto.DataType.values()
-        kind = onnx.TensorProto.DataType.Name(code) if code in values else f"unknown type {code}"  # type: ignore[arg-type]
+        kind = onnx.TensorProto.DataType.Name(code) if code in values else f"unknown type {code}"
         if kind.startswith((*_UNSUPPORTED_TYPES, "unknown")):
             raise ModelError(f"tensor '{name}' is {kind.lower()}: not supported in this version; export it in float32")
 
@@ -299,4 +301,4 @@ def _spec(info: onnx.ValueInfoProto) -> TensorSpec:
     shape = None
     if tensor.HasField("shape"):
         shape = tuple(known_dim(dim.dim_param or (dim.dim_value or None)) for dim in tensor.shape.dim)
-    return TensorSpec(info.name, onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), shape)
+    return TensorSpec(info.name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape)

@@ -1,0 +1,199 @@
+"""Running an artifact in ONNX Runtime, plainly or with a look inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from snncc.analysis import Domain
+from snncc.artifact import FUNCTIONS_VERSION
+from snncc.graph import DOMAIN, import_graph, outer_inputs, unique_name
+from snncc.passes.analyse import analyse
+from snncc.runtime.reference import Simulation
+from snncc.runtime.segments import Segment, SegmentRunner, plan
+from snncc.runtime.session import Array, Session
+
+
+class OrtExecutor:
+    """The artifact as it is, in ONNX Runtime."""
+
+    def __init__(self, model: onnx.ModelProto, threads: int = 0) -> None:
+        self.session = Session(model, "the spiking network", threads)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run one batch: by name, inputs [N, ...] to outputs."""
+        return self.session.run(feeds)
+
+
+class InstrumentedExecutor:
+    """The artifact with extra outputs: the spikes of every layer, and what the readout reads over time."""
+
+    def __init__(self, model: onnx.ModelProto, network: gs.Graph, timesteps: int, threads: int = 0) -> None:
+        """Instrument an artifact.
+
+        Args:
+            model: the artifact.
+            network: the same without time, as `unlower` returns it.
+            timesteps: T.
+            threads: threads for ONNX Runtime, 0 for one per core.
+        """
+        self.timesteps = timesteps
+        self.outputs = [t.name for t in network.outputs]
+        instrumented = _Instrumented(model)
+        self._probes = instrumented
+        self._session = Session(instrumented.model, "the instrumented network", threads)
+        self._readout = _Readout(network)
+
+    def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> Simulation:
+        """Run one batch and look inside; the result is that of `ReferenceSimulator.run`."""
+        wanted = [*self.outputs, *self._probes.spikes, *self._probes.increments]
+        if trace:
+            wanted += [n for n in (*self._probes.leaving, *self._probes.static) if n not in wanted]
+        values = self._session.run(feeds, wanted)
+        samples = len(next(iter(feeds.values())))
+        result = Simulation({name: values[name] for name in self.outputs}, samples=samples)
+        result.spikes = {node: values[name].astype(np.float64) for name, node in self._probes.spikes.items()}
+        result.increments = {node: values[name].astype(np.float64) for name, node in self._probes.increments.items()}
+        if trace:
+            result.trace = self._trace(feeds, values)
+        return result
+
+    def _trace(self, feeds: Mapping[str, Array], values: Mapping[str, Array]) -> dict[str, Array]:
+        static = {**feeds, **{name: values[name] for name in self._probes.static if name in values}}
+        running = {}
+        for name in self._probes.leaving:
+            folded = values[name]
+            unfolded = folded.reshape(self.timesteps, -1, *folded.shape[1:])
+            steps = np.arange(1, self.timesteps + 1, dtype=np.float32).reshape(-1, *[1] * (unfolded.ndim - 1))
+            running[name] = np.cumsum(unfolded, axis=0, dtype=np.float32) / steps
+        traced: dict[str, list[Array]] = {name: [] for name in self.outputs}
+        for t in range(self.timesteps):
+            done = self._readout.run({**static, **{name: value[t] for name, value in running.items()}})
+            for name in self.outputs:
+                traced[name].append(done.get(name, values[name]))
+        return {name: np.stack(steps) for name, steps in traced.items()}
+
+
+class _Readout:
+    """Everything after the last neuron."""
+
+    def __init__(self, network: gs.Graph) -> None:
+        analysis = analyse(network)
+        neurons = {site.node for site in analysis.neurons}
+        steps = plan(network, analysis, lambda node: node.name in neurons)
+        readout = [s for s in steps if isinstance(s, Segment) and s.domain is Domain.READOUT]
+        self._runners = [SegmentRunner(network, s, analysis) for s in readout]
+        self.outputs = {t.name for t in network.outputs}
+
+    def run(self, values: dict[str, Array]) -> dict[str, Array]:
+        for runner in self._runners:
+            values.update(runner.run(values))
+        return {name: value for name, value in values.items() if name in self.outputs}
+
+
+class _Instrumented:
+    """An artifact with probes.
+
+    Attributes:
+        model: the model with extra outputs.
+        spikes: name of the extra output -> neuron node.
+        increments: name of the extra output -> MaxPool node.
+        leaving: names of the temporal tensors [T*N, ...] that the readout reads the mean of.
+        static: names of static tensors that the readout reads.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        functions = list(copy.functions)
+        del copy.functions[:]
+        self.graph = import_graph(copy)
+        self.spikes: dict[str, str] = {}
+        self.increments: dict[str, str] = {}
+        self.leaving: list[str] = []
+        self.static: list[str] = []
+        for node in list(self.graph.nodes):
+            self._probe(node)
+        self._find_static()
+        self.model = gs.export_onnx(self.graph, do_type_check=False)
+        self.model.functions.extend(functions)
+        if not any(entry.domain == DOMAIN for entry in self.model.opset_import):
+            self.model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, FUNCTIONS_VERSION))
+
+    def _probe(self, node: gs.Node) -> None:
+        if node.op == "Scan":
+            self._probe_scan(node)
+        elif node.domain == DOMAIN and node.op == "BurstIF":
+            counts = self._counts(node.outputs[0], node)
+            self.spikes[self._sum(counts, node.name, [0])] = node.name
+        elif node.domain == DOMAIN and node.op == "MaxPoolIncrement":
+            self.increments[self._sum(self._absolute(node.outputs[0]), node.name, [0])] = node.name
+        elif node.domain == DOMAIN and node.op in ("RateDecode", "RunningMean"):
+            self._expose(node.inputs[0])
+            self.leaving.append(node.inputs[0].name)
+
+    def _probe_scan(self, scan: gs.Node) -> None:
+        body = next((v for v in scan.attrs.values() if isinstance(v, gs.Graph)), None)
+        for node in [] if body is None else list(body.nodes):
+            if node.domain != DOMAIN:
+                continue
+            emit = gs.Variable(f"{node.name}.probe", dtype=np.float32)
+            body.nodes.append(gs.Node("Identity", name=f"probe:{node.name}", inputs=[node.outputs[0]], outputs=[emit]))
+            body.outputs.append(emit)
+            stacked = gs.Variable(unique_name(self.graph, f"{node.name}.probe"), dtype=np.float32)
+            scan.outputs.append(stacked)
+            if node.op == "BurstIFStep":
+                self.spikes[self._sum(self._counts(stacked, node), node.name, [0, 1])] = node.name
+            else:
+                self.increments[self._sum(self._absolute(stacked), node.name, [0, 1])] = node.name
+
+    def _add(self, op: str, inputs: list[gs.Tensor], base: str) -> gs.Tensor:
+        result = gs.Variable(unique_name(self.graph, f"{base}.{op.lower()}"), dtype=np.float32)
+        self.graph.nodes.append(gs.Node(op, name=result.name, inputs=inputs, outputs=[result]))
+        return result
+
+    def _counts(self, spikes: gs.Tensor, neuron: gs.Node) -> gs.Tensor:
+        theta = neuron.inputs[1].values * np.float32(neuron.attrs["threshold_ratio"])
+        divisor = gs.Constant(unique_name(self.graph, f"{neuron.name}.theta"), theta.astype(np.float32))
+        return self._add("Round", [self._add("Div", [spikes, divisor], neuron.name)], neuron.name)
+
+    def _absolute(self, values: gs.Tensor) -> gs.Tensor:
+        return self._add("Abs", [values], values.name)
+
+    def _sum(self, values: gs.Tensor, base: str, axes: list[int]) -> str:
+        over = gs.Constant(unique_name(self.graph, f"{base}.axes"), np.array(axes, np.int64))
+        total = gs.Variable(unique_name(self.graph, f"{base}.total"), dtype=np.float32)
+        node = gs.Node("ReduceSum", name=total.name, attrs={"keepdims": 0}, inputs=[values, over], outputs=[total])
+        self.graph.nodes.append(node)
+        self.graph.outputs.append(total)
+        return str(total.name)
+
+    def _expose(self, tensor: gs.Tensor) -> None:
+        if all(tensor is not t for t in self.graph.outputs):
+            tensor.dtype = tensor.dtype or np.float32
+            self.graph.outputs.append(tensor)
+
+    def _find_static(self) -> None:
+        """Expose what is computed before the first neuron and read after the last one."""
+        temporal: set[str] = set()
+        decoded: set[str] = set()
+        for node in self.graph.nodes:
+            inputs = [t.name for t in outer_inputs(node)]
+            if node.domain == DOMAIN and node.op in ("RateDecode", "RunningMean"):
+                decoded.update(t.name for t in node.outputs)
+            elif any(name in decoded for name in inputs):
+                decoded.update(t.name for t in node.outputs)
+            elif (node.domain == DOMAIN) or node.op == "Scan" or any(name in temporal for name in inputs):
+                temporal.update(t.name for t in node.outputs)
+        inputs_of_graph = {t.name for t in self.graph.inputs}
+        for node in self.graph.nodes:
+            if not any(t.name in decoded for t in outer_inputs(node)):
+                continue
+            for tensor in outer_inputs(node):
+                plain = not isinstance(tensor, gs.Constant) and tensor.name not in inputs_of_graph
+                if plain and tensor.name not in decoded and tensor.name not in temporal:
+                    self._expose(tensor)
+                    self.static.append(tensor.name)

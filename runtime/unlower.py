@@ -1,0 +1,118 @@
+"""From an artifact back to the network without time: one graph that shows each neuron as a node.
+
+The inverse of lowering. Whatever looks into an artifact (reference simulator, meter, inspection) works on this form and
+derives the time domains anew, so it does not depend on how time was lowered:
+
+    RepeatInput, RateDecode, RunningMean   ->  nothing
+    BurstIF, MaxPoolIncrement              ->  BurstIF, MaxPool
+    Scan(body)                             ->  the body's nodes; BurstIFStep -> BurstIF, and so on
+    outputs of a trace                     ->  dropped
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from snncc.artifact import Record
+from snncc.errors import ArtifactError
+from snncc.graph import DOMAIN, import_graph, infer_shapes, name_nodes
+
+_TRANSPARENT = {"RepeatInput", "RateDecode", "RunningMean", "LastStep"}
+
+
+def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
+    """Return the network of an artifact without time, with inferred shapes.
+
+    Raises:
+        ArtifactError: the artifact isn't built as snncc builds them.
+    """
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(model)
+    del stripped.functions[:]
+    graph = import_graph(stripped)
+    graph.functions[:] = []
+    for node in list(graph.nodes):
+        if node.op == "Scan" and any(n.domain == DOMAIN for b in _bodies(node) for n in b.nodes):
+            _splice(graph, node, record)
+    replaced: dict[int, gs.Tensor] = {}
+    kept = []
+    for node in graph.nodes:
+        if node.domain == DOMAIN and node.op in _TRANSPARENT:
+            replaced[id(node.outputs[0])] = node.inputs[0]
+        elif node.domain == DOMAIN and node.op == "UnfoldTime":
+            graph.outputs = [t for t in graph.outputs if t is not node.outputs[0]]
+        else:
+            kept.append(node)
+    _rewire(graph, kept, replaced)
+    for node in kept:
+        if node.domain == DOMAIN and node.op == "MaxPoolIncrement":
+            node.op, node.domain = "MaxPool", None
+            node.attrs.pop("timesteps", None)
+    graph.nodes[:] = kept
+    _forget_shapes(graph)
+    graph.cleanup(remove_unused_graph_inputs=False).toposort()
+    name_nodes(graph)
+    infer_shapes(graph)
+    return graph
+
+
+def _bodies(node: gs.Node) -> list[gs.Graph]:
+    return [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
+
+
+def _rewire(graph: gs.Graph, kept: list[gs.Node], replaced: dict[int, gs.Tensor]) -> None:
+    def final(tensor: gs.Tensor) -> gs.Tensor:
+        while id(tensor) in replaced:
+            tensor = replaced[id(tensor)]
+        return tensor
+
+    for node in kept:
+        node.inputs = [final(t) for t in node.inputs]
+    for index, tensor in enumerate(graph.outputs):
+        source = final(tensor)
+        if source is not tensor:
+            name = tensor.name
+            tensor.inputs.clear()
+            output = gs.Variable(name, dtype=tensor.dtype, shape=tensor.shape)
+            kept.append(gs.Node("Identity", name=f"output:{name}", inputs=[source], outputs=[output]))
+            graph.outputs[index] = output
+
+
+def _splice(graph: gs.Graph, scan: gs.Node, record: Record) -> None:
+    """Put the nodes of a Scan's body in its place, one timestep without its states."""
+    body = _bodies(scan)[0]
+    states = len(body.outputs) - sum(1 for t in body.outputs if t.name.endswith(".emitted"))
+    emitted = list(zip(scan.outputs[states:], body.outputs[states:], strict=True))
+    initial = dict(zip((t.name for t in body.inputs), scan.inputs, strict=False))
+    inner = []
+    for node in body.nodes:
+        if node.op == "BurstIFStep":
+            node.op = "BurstIF"
+            start = initial[node.inputs[2].name].inputs[0].inputs[0]
+            node.inputs = [node.inputs[0], node.inputs[1], start]
+            node.attrs["timesteps"] = record.timesteps
+            node.outputs = node.outputs[:1]
+        elif node.op == "MaxPoolIncrementStep":
+            node.op, node.domain = "MaxPool", None
+            node.inputs, node.outputs = node.inputs[:1], node.outputs[:1]
+        inner.append(node)
+    position = graph.nodes.index(scan)
+    graph.nodes[position : position + 1] = inner
+    for stacked, value in emitted:
+        readers = [n for n in stacked.outputs if n.op == "Reshape"]
+        if len(readers) != 1:
+            raise ArtifactError(f"'{stacked.name}' is not folded as snncc folds it: compile the network again")
+        fold = readers[0]
+        target = fold.outputs[0]
+        fold.outputs = []
+        value.inputs[0].outputs = [target]
+        fold.inputs = []
+
+
+def _forget_shapes(graph: gs.Graph) -> None:
+    """Drop inferred shapes, which spoke of time folded into the batch axis."""
+    keep = {t.name for t in (*graph.inputs, *graph.outputs)}
+    for name, tensor in graph.tensors().items():
+        if isinstance(tensor, gs.Variable) and name not in keep:
+            tensor.shape = None

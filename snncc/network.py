@@ -1,0 +1,282 @@
+"""The public objects: compile a network, load one that was compiled, run it, look at what it says about itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from snncc import models
+from snncc.analysis import Analysis
+from snncc.artifact import VERSION, Record, build, layer_records, read_record, save
+from snncc.config import Config
+from snncc.context import Context
+from snncc.data import Dataset, InputSpec
+from snncc.data import load as load_data
+from snncc.errors import ArtifactError, UsageError
+from snncc.graph import import_graph, shape_of
+from snncc.loader import LoadedModel, load_model
+from snncc.neurons.functions import MIN_OPSET
+from snncc.passes.calibrate import Progress
+from snncc.passes.upgrade_opset import upgrade_opset
+from snncc.pipeline import ANALYSE, Hook, convert
+from snncc.runtime.executor import InstrumentedExecutor, OrtExecutor
+from snncc.runtime.reference import ReferenceSimulator
+from snncc.runtime.unlower import unlower
+
+Source = str | os.PathLike[str] | onnx.ModelProto
+"""A model: the path of an ONNX file, `zoo:NAME`, or a model in memory."""
+
+BACKENDS = ("ort", "numpy")
+
+
+class SpikingNetwork:
+    """A compiled network.
+
+    Attributes:
+        model: the artifact, which stock ONNX Runtime runs.
+        record: what it says about how it was made.
+    """
+
+    def __init__(self, model: onnx.ModelProto, record: Record) -> None:
+        self.model, self.record = model, record
+        self._executor: OrtExecutor | None = None
+        self._network: gs.Graph | None = None
+
+    @property
+    def inputs(self) -> list[InputSpec]:
+        """The inputs, which are those of the ANN."""
+        return input_specs(self.model)
+
+    @property
+    def network(self) -> gs.Graph:
+        """The network without time, each neuron a node; see `snncc.runtime.unlower`."""
+        if self._network is None:
+            self._network = unlower(self.model, self.record)
+        return self._network
+
+    def run(
+        self,
+        inputs: Any,
+        *,
+        backend: str = "ort",
+        batch_size: int = 32,
+        progress: Progress | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Run the network.
+
+        Args:
+            inputs: an array for a network with one input, a mapping from input names to arrays, or a `Dataset`.
+            backend: "ort" for ONNX Runtime, "numpy" for the reference simulator.
+            batch_size: samples at a time, where the network's own batch is open.
+            progress: told about finished batches.
+
+        Returns:
+            By output name, an array with the outputs of all samples.
+
+        Raises:
+            UsageError: there is no such backend.
+            DataError: the inputs don't fit the network.
+        """
+        if backend not in BACKENDS:
+            raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
+        data = inputs if isinstance(inputs, Dataset) else load_data(inputs, self.inputs)
+        parts: list[dict[str, NDArray[Any]]] = []
+        if backend == "numpy":
+            simulator = ReferenceSimulator(self.network, self.record.timesteps)
+            parts += [simulator.run(batch).outputs for batch in in_batches(data, batch_size, progress)]
+        else:
+            self._executor = self._executor or OrtExecutor(self.model)
+            parts += [self._executor.run(batch) for batch in in_batches(data, batch_size, progress)]
+        return {name: _join([p[name] for p in parts], traced=name.endswith("_trace")) for name in parts[0]}
+
+    def simulator(self, backend: str = "ort") -> InstrumentedExecutor | ReferenceSimulator:
+        """Return an executor that also reports spikes and outputs over time.
+
+        Raises:
+            UsageError: there is no such backend.
+        """
+        if backend not in BACKENDS:
+            raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
+        if backend == "numpy":
+            return ReferenceSimulator(self.network, self.record.timesteps)
+        return InstrumentedExecutor(self.model, self.network, self.record.timesteps)
+
+    def report(self) -> dict[str, Any]:
+        """Return what the artifact says about itself as plain values: configuration, calibration, layers, warnings."""
+        return self.record.to_dict()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact, whole or not at all.
+
+        Raises:
+            ArtifactError: the file can't be written.
+        """
+        save(self.model, path)
+
+
+def _join(parts: list[NDArray[Any]], *, traced: bool) -> NDArray[Any]:
+    if parts[0].ndim == 0:
+        return np.stack(parts)
+    return np.concatenate(parts, axis=1 if traced else 0)
+
+
+def in_batches(data: Dataset, size: int, progress: Progress | None = None) -> Any:
+    """Yield the samples in batches: of the network's own size where that is fixed, else of `size`."""
+    size = data.inputs[0].batch or size
+    count = -(-len(data) // size)
+    for number, batch in enumerate(data.batches(size), 1):
+        yield batch
+        if progress is not None:
+            progress(number, count)
+
+
+def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
+    """Return what a model declares about its inputs, initializers aside."""
+    graph = gs.import_onnx(_signature(model))
+    return [InputSpec(t.name, np.dtype(t.dtype), shape_of(t) or ()) for t in graph.inputs]
+
+
+def _signature(model: onnx.ModelProto) -> onnx.ModelProto:
+    defaults = {i.name for i in model.graph.initializer}
+    graph = onnx.GraphProto(name=model.graph.name)
+    graph.input.extend(i for i in model.graph.input if i.name not in defaults)
+    return onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
+
+
+def resolve(source: Source) -> str | os.PathLike[str] | onnx.ModelProto:
+    """Return where a model is: `zoo:NAME` becomes the path of the bundled network.
+
+    Raises:
+        UsageError: the zoo has no such network.
+    """
+    if isinstance(source, str) and source.startswith("zoo:"):
+        return models.path(source.removeprefix("zoo:"))
+    return source
+
+
+def resolve_data(source: Any) -> Any:
+    """Return where data is: `zoo:calibration` and `zoo:test` become the paths of the bundled sets.
+
+    Raises:
+        UsageError: the zoo has no such data.
+    """
+    if isinstance(source, str) and source.startswith("zoo:"):
+        return models.data_path(source.removeprefix("zoo:"))
+    return source
+
+
+def read_ann(source: Source) -> LoadedModel:
+    """Read a network that is to be compiled or compared with.
+
+    Raises:
+        ModelError: it can't be read or is invalid.
+        UsageError: it is an artifact already.
+    """
+    loaded = load_model(resolve(source))
+    if loaded.is_artifact:
+        raise UsageError(f"'{loaded.name}' is already a spiking network: give the ANN that it was compiled from")
+    return loaded
+
+
+def analyse_network(loaded: LoadedModel, ctx: Context, hook: Hook) -> gs.Graph:
+    """Bring a network into normal form and analyse it; the result is in `ctx.analysis`."""
+    model, _ = upgrade_opset(loaded.model, MIN_OPSET)
+    graph = import_graph(model)
+    hook.run(ANALYSE, graph, ctx)
+    return graph
+
+
+def compile(  # noqa: A001 - the verb of the product, as in re.compile
+    model: Source,
+    *,
+    calibration: Any = None,
+    config: Config | None = None,
+    hook: Hook | None = None,
+    progress: Progress | None = None,
+) -> SpikingNetwork:
+    """Turn a trained network into a spiking one.
+
+    Args:
+        model: path of an ONNX file, `zoo:NAME`, or a model in memory.
+        calibration: data as the network's inputs take it: a path (.npz, .npy, folder of images), `zoo:calibration`,
+            an array, a mapping from input names to arrays, an iterable of batches, or a `Dataset`. A few hundred
+            samples are enough. None: thresholds are guessed, with a warning in `record.warnings`.
+        config: options; the default is T=8, ψ=4.
+        hook: what happens between passes.
+        progress: told about finished steps of the calibration.
+
+    Returns:
+        The spiking network. The same model, data and options give the same bytes.
+
+    Raises:
+        ModelError: the model can't be read or is invalid.
+        UnsupportedModelError: the model holds nodes that can't be converted; all of them are listed.
+        DataError: the calibration data doesn't fit the model.
+    """
+    ctx = Context(config or Config())
+    hook = hook or Hook()
+    loaded = read_ann(model)
+    if calibration is not None:
+        specs = input_specs(loaded.model)
+        data = calibration if isinstance(calibration, Dataset) else load_data(resolve_data(calibration), specs)
+        ctx.calibration = data
+    graph = analyse_network(loaded, ctx, hook)
+    hook.run(convert(progress), graph, ctx)
+    record = _record(loaded, ctx)
+    metadata = {p.key: p.value for p in loaded.model.metadata_props}
+    return SpikingNetwork(build(graph, record, metadata), record)
+
+
+def _record(loaded: LoadedModel, ctx: Context) -> Record:
+    data = ctx.calibration
+    calibration = None
+    if data is not None:
+        calibration = {"samples": len(data), "fingerprint": data.fingerprint()}
+    return Record(
+        version=VERSION,
+        source={"name": loaded.name, "sha256": loaded.sha256},
+        config=ctx.config.to_dict(),
+        calibration=calibration,
+        network=network_summary(ctx.analysis),
+        layers=layer_records(ctx),
+        warnings=list(ctx.warnings),
+    )
+
+
+def network_summary(analysis: Analysis) -> dict[str, Any]:
+    """Return the account of a network: its multiply-accumulates by what drives them, and how time is lowered."""
+    macs = analysis.macs()
+    total = macs["total"]
+    return {
+        "macs": macs,
+        "spiking_share": macs["spikes"] / total if total else 0.0,
+        "neuron_layers": len(analysis.neurons),
+        "lowering": "batch" if analysis.foldable else "scan",
+    }
+
+
+def load(path: str | os.PathLike[str]) -> SpikingNetwork:
+    """Load a compiled network.
+
+    Raises:
+        ModelError: the file can't be read or is invalid.
+        ArtifactError: it was not compiled by snncc.
+    """
+    loaded = load_model(path)
+    if not loaded.is_artifact:
+        raise ArtifactError(f"'{path}' is not a network compiled by snncc: make one with `snncc compile {path}`")
+    return SpikingNetwork(loaded.model, read_record(loaded.model, f"'{path}'"))
+
+
+def default_output(source: Source) -> Path:
+    """Return `<name>.snn.onnx` in the current directory for a model."""
+    if isinstance(source, onnx.ModelProto):
+        return Path(f"{source.graph.name or 'model'}.snn.onnx")
+    return Path(f"{Path(resolve(source)).stem}.snn.onnx")  # type: ignore[arg-type]

@@ -1,0 +1,163 @@
+"""The pipeline: one sequence of passes, and what watches over it between them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from snncc.context import Context
+from snncc.errors import ModelError, PassError, SnnccError, UnsupportedModelError
+from snncc.graph import export_model, first_line
+from snncc.passes.analyse import Analyse
+from snncc.passes.base import Pass
+from snncc.passes.calibrate import Calibrate, Progress, generate_inputs
+from snncc.passes.correct_bias import CorrectBias
+from snncc.passes.free_batch import FreeBatch
+from snncc.passes.infer_shapes import InferShapes
+from snncc.passes.insert_neurons import InsertNeurons
+from snncc.passes.lower import LowerTime
+from snncc.passes.normalise import NORMALISE
+from snncc.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class Refuse(Pass):
+    """Stop before any work is done if a node can't be converted."""
+
+    def run(self, graph: gs.Graph, ctx: Context) -> bool:
+        """Raise `UnsupportedModelError` with every obstacle; change nothing."""
+        if ctx.analysis.obstacles:
+            raise UnsupportedModelError(ctx.analysis.obstacles)
+        return False
+
+
+ANALYSE: tuple[Pass, ...] = (
+    *NORMALISE,
+    # Needs the inferred shapes of a normalised graph: only they prove that a Reshape keeps the samples apart.
+    FreeBatch(),
+    # What FreeBatch opened is open in the shapes too.
+    InferShapes(),
+    Analyse(),
+)
+"""From a freshly imported network to its analysis: what `snncc inspect` runs."""
+
+
+def convert(progress: Progress | None = None) -> tuple[Pass, ...]:
+    """Return the passes that turn an analysed network into a spiking one that steps through time."""
+    return (
+        # Nothing is computed for a network that can't be converted.
+        Refuse(),
+        # Works on the ANN: the activations are still there to compare with.
+        Calibrate(progress),
+        # Before the biases, which look for the neuron's current.
+        InsertNeurons(),
+        CorrectBias(),
+        # An explicit bias correction is a new node: shapes and domains must cover it.
+        InferShapes(),
+        Analyse(),
+        # Last: from here on axis 0 of a tensor is time and samples.
+        LowerTime(),
+    )
+
+
+@dataclass
+class Hook:
+    """What happens between passes.
+
+    Attributes:
+        verify: check after each pass that promises so that the outputs are numerically equal.
+        dump: folder for the graph after each pass, None for none.
+        timings: name and seconds of each pass that ran.
+    """
+
+    verify: bool = False
+    dump: Path | None = None
+    timings: list[tuple[str, float]] = field(default_factory=list)
+    _reference: dict[str, NDArray[Any]] | None = None
+    _feeds: dict[str, NDArray[Any]] | None = None
+
+    def run(self, passes: Sequence[Pass], graph: gs.Graph, ctx: Context) -> None:
+        """Run passes over a graph in place.
+
+        Raises:
+            SnnccError: what a pass raised.
+            PassError: a pass failed in an unforeseen way, or changed the outputs although it promises not to.
+        """
+        for step in passes:
+            # From the first neuron on, the outputs are those of another network.
+            self.verify &= step.preserves_outputs
+            if self.verify and self._feeds is None:
+                self._remember(graph)
+            start = time.perf_counter()
+            try:
+                step.run(graph, ctx)
+            except SnnccError:
+                raise
+            except Exception as error:
+                before = ", ".join(name for name, _ in self.timings) or "none"
+                raise PassError(
+                    f"pass {step.name} failed ({type(error).__name__}: {first_line(error)}) after: {before}; "
+                    "this is an error of snncc, please report it with the model"
+                ) from error
+            self.timings.append((step.name, time.perf_counter() - start))
+            if self.dump is not None:
+                self._dump(step.name, graph)
+            if self.verify:
+                self._check(step.name, graph)
+
+    def _remember(self, graph: gs.Graph) -> None:
+        self._feeds = generate_inputs(graph, samples=2).batch(0, 2) if _open_batch(graph) else _one_batch(graph)
+        self._reference = Session(export_model(graph), "the network before the first pass").run(self._feeds)
+
+    def _check(self, name: str, graph: gs.Graph) -> None:
+        if self._reference is None or self._feeds is None:
+            return
+        now = Session(export_model(graph), f"the network after pass {name}").run(self._feeds)
+        for output, expected in self._reference.items():
+            error = relative_error(now[output], expected)
+            # Reordered float32 sums differ by far less; a wrong pass differs by far more.
+            if not error < 1e-3:
+                raise PassError(
+                    f"pass {name} changed output '{output}': relative error {error:.2g} on generated inputs; "
+                    "this is an error of snncc, please report it with the model"
+                )
+
+    def _dump(self, name: str, graph: gs.Graph) -> None:
+        folder = self.dump or Path()
+        number = len(self.timings)
+        target = folder / f"{number:02d}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.onnx"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            onnx.save(export_model(graph), str(target))
+        except OSError as error:
+            raise ModelError(f"can't write '{target}': {first_line(error)}; choose another --dump-passes") from error
+
+
+def relative_error(value: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the largest difference relative to the largest expected magnitude; infinite for unequal shapes."""
+    if value.shape != expected.shape:
+        return float("inf")
+    if value.size == 0:
+        return 0.0
+    scale = float(np.abs(expected.astype(np.float64)).max())
+    return float(np.abs(value.astype(np.float64) - expected.astype(np.float64)).max()) / (scale or 1.0)
+
+
+def _open_batch(graph: gs.Graph) -> bool:
+    return not isinstance((graph.inputs[0].shape or [None])[0], int)
+
+
+def _one_batch(graph: gs.Graph) -> dict[str, NDArray[Any]]:
+    data = generate_inputs(graph)
+    return data.batch(0, int(graph.inputs[0].shape[0]))
+
+
