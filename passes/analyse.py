@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 from snncc.analysis import Analysis, Domain, NeuronSite, Traffic, WeightedLayer
 from snncc.context import Context
 from snncc.errors import Obstacle
-from snncc.graph import is_missing, node_inputs, outer_inputs, producers, shape_of, subgraphs_of
+from snncc.graph import is_missing, node_inputs, outer_inputs, producers, shape_of, static_dims, subgraphs_of
 from snncc.ops import (
     Activation,
     Role,
@@ -31,6 +31,7 @@ from snncc.ops import (
     spec_of,
 )
 from snncc.passes.base import Pass
+from snncc.passes.lower_scan import lowering_obstacles
 
 _NEURON_ROLES = (Role.ACTIVATION, Role.NEURON)
 
@@ -47,13 +48,14 @@ class Analyse(Pass):
 
 def analyse(graph: gs.Graph) -> Analysis:
     """Analyse a normalised graph with inferred shapes (activations or neurons in place)."""
-    result = Analysis()
+    result = Analysis(batch=_fixed_batch(graph))
     neurons = _neuron_nodes(graph)
     _assign_domains(graph, neurons, result)
     _find_batched(graph, result)
     _assign_traffic(graph, neurons, result)
     _find_obstacles(graph, neurons, result)
     _find_fold_blockers(graph, result)
+    result.obstacles += lowering_obstacles(graph, result)
     by_name = producers(graph)
     for node in graph.nodes:
         if node.name in neurons:
@@ -62,9 +64,14 @@ def analyse(graph: gs.Graph) -> Analysis:
             source = next((t for t in node.inputs[:2] if not isinstance(t, gs.Constant)), None)
             if source is not None:
                 carried = result.traffic.get(source.name, Traffic.ANALOG)
-                layer = WeightedLayer(node.name, node.op, multiply_accumulates(node), carried, source.name)
-                result.layers.append(layer)
+                macs = multiply_accumulates(node, result.batch)
+                result.layers.append(WeightedLayer(node.name, node.op, macs, carried, source.name))
     return result
+
+
+def _fixed_batch(graph: gs.Graph) -> int | None:
+    shape = shape_of(graph.inputs[0]) if graph.inputs else None
+    return shape[0] if shape and isinstance(shape[0], int) else None
 
 
 def _neuron_nodes(graph: gs.Graph) -> set[str]:
@@ -126,21 +133,20 @@ def _traffic_out(node: gs.Node, is_neuron: bool, result: Analysis) -> Traffic:
     if incoming <= {Traffic.ANALOG}:
         return Traffic.ANALOG
     spec = spec_of(node)
+    if spec.role is Role.SHAPE:
+        return Traffic.ANALOG
+    readout = result.domains[node.name] is Domain.READOUT
     linear = is_linear(node, lambda t: result.traffic.get(t.name, Traffic.ANALOG) is not Traffic.ANALOG)
-    if Traffic.READOUT in incoming or not (linear or spec.role is Role.RATE):
-        return Traffic.READOUT if result.domains[node.name] is Domain.READOUT else Traffic.GRADED
-    if spec.role is Role.RATE and result.domains[node.name] is Domain.READOUT:
-        return Traffic.READOUT
-    if spec.keeps_spikes and not _mixes_in_analog(node, result) and Traffic.GRADED not in incoming:
+    passes = spec.keeps_spikes and (linear or (spec.role is Role.RATE and not readout))
+    if passes and incoming <= {Traffic.ANALOG, Traffic.SPIKES} and not _mixes_in_analog(node, result):
         return Traffic.SPIKES
-    return Traffic.GRADED
+    return Traffic.READOUT if readout else Traffic.GRADED
 
 
 def _mixes_in_analog(node: gs.Node, result: Analysis) -> bool:
-    """Whether a sum or concatenation lets values through that are no spikes."""
-    if spec_of(node).linear_in is not None:
-        return False
-    return any(result.traffic.get(t.name, Traffic.ANALOG) is Traffic.ANALOG for t in node_inputs(node))
+    """Whether a sum or concatenation lets values through that are no spikes, or input changes what a spike is worth."""
+    analog = [t for t in node_inputs(node) if result.traffic.get(t.name, Traffic.ANALOG) is Traffic.ANALOG]
+    return bool(analog) if spec_of(node).linear_in is None else any(not isinstance(t, gs.Constant) for t in analog)
 
 
 def _find_obstacles(graph: gs.Graph, neurons: set[str], result: Analysis) -> None:
@@ -202,7 +208,7 @@ def _site(node: gs.Node, by_name: dict[str, gs.Node], result: Analysis) -> Neuro
     current = node.inputs[0]
     shape = shape_of(current) or ()
     axis = channel_axis(current, by_name)
-    size = shape[axis] if len(shape) > max(axis, 1) or (len(shape) > axis and axis > 0) else None
+    size = shape[axis] if 0 < axis < len(shape) else None  # axis 0 can't hold channels: calibration sums over it
     return NeuronSite(
         node=node.name,
         input=current.name,
@@ -212,5 +218,11 @@ def _site(node: gs.Node, by_name: dict[str, gs.Node], result: Analysis) -> Neuro
         channel_axis=axis,
         channels=size if isinstance(size, int) else None,
         rank=len(shape),
-        dims=sample_dims(tuple(shape)),
+        dims=_dims_of_sample(current, result),
     )
+
+
+def _dims_of_sample(tensor: gs.Tensor, result: Analysis) -> tuple[int, ...] | None:
+    if tensor.name in result.batched or result.batch is None:
+        return sample_dims(shape_of(tensor))
+    return static_dims(shape_of(tensor)) if result.batch == 1 else None

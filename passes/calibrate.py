@@ -109,9 +109,8 @@ def _thresholds(histogram: ChannelHistogram, site: NeuronSite, config: Config) -
     """Return θ (not θe: τ is applied by the neuron), float32 [C] or [1]."""
     if not config.per_channel:
         histogram = histogram.pooled()
-    return minimum_error_thresholds(
-        histogram, config.timesteps, config.max_burst, config.v_init, upper=site.activation.upper
-    )
+    upper = site.activation.upper / config.threshold_ratio  # the neuron that runs must not exceed it: τ·θ·ψ <= a
+    return minimum_error_thresholds(histogram, config.timesteps, config.max_burst, config.v_init, upper=upper)
 
 
 class _Walk:
@@ -200,7 +199,8 @@ class _Walk:
         error, mean_error, rate = layer.errors(counts, effective)
         self.ctx.layers[site.node] = LayerCalibration(theta, self.source, shift, mean_error, error, rate)
         trains: list[SpikeTrain | NDArray[np.float32]] = [
-            SpikeTrain(layer.restore(c, a.shape), layer.theta_shape(effective)) for c, a in zip(counts, ann, strict=True)
+            SpikeTrain(layer.restore(c, a.shape), layer.theta_shape(effective))
+            for c, a in zip(counts, ann, strict=True)
         ]
         self.frontier.put(site.output, Entry(list(ann), trains))
 
@@ -217,7 +217,9 @@ def _chunk_size(graph: gs.Graph, wanted: int) -> int:
 
 
 def _check_finite(site: NeuronSite, values: Sequence[Array]) -> None:
-    if not all(np.isfinite(value.sum(dtype=np.float64)) for value in values):
+    with np.errstate(invalid="ignore"):  # the sum of both infinities: the error below says it better
+        finite = all(np.isfinite(value.sum(dtype=np.float64)) for value in values)
+    if not finite:
         raise DataError(
             f"node '{site.node}' gets NaN or infinite values from the calibration data: check the range of the data "
             "(scaling, mean and standard deviation) and the network's weights"

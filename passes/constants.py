@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from snncc.context import Context
 from snncc.graph import subgraphs_of
@@ -46,7 +47,7 @@ def _convert(graph: gs.Graph) -> bool:
     return modified
 
 
-def constant_value(node: gs.Node) -> NDArray[np.generic] | object | None:
+def constant_value(node: gs.Node) -> NDArray[np.generic] | LazyValues | None:
     """Return what a Constant node holds, None if it can't be held as an initializer.
 
     Scalars and lists have the types that ONNX gives them: float32, int64 or strings.

@@ -76,11 +76,12 @@ class _Folder:
         for position, term in enumerate(node.inputs):
             value = constant(term)
             if value is not None:
-                total = np.asarray(value + delta, np.float32)
+                total = np.asarray(np.add(value, delta), np.float32)
                 node.inputs[position] = gs.Constant(unique_name(self.graph, f"{node.name}.bias"), total)
                 return True
         rank = delta.ndim
-        same_rank = [t for t in node.inputs if len(shape_of(t) or ()) == rank]
+        names = [t.name for t in node.inputs]
+        same_rank = [t for t in node.inputs if len(shape_of(t) or ()) == rank and names.count(t.name) == 1]
         return any(self.fold(term, delta, axis) for term in same_rank)
 
     @staticmethod
@@ -95,8 +96,8 @@ class _Folder:
         return int(weight.shape[0])
 
     def _into_vector(self, node: gs.Node, delta: Floats, features: int | None) -> bool:
-        if features is None:
-            return False
+        if features is None or delta.size not in (1, features):
+            return False  # the layer's output is broadcast along the neuron's channels
         has_bias = len(node.inputs) > 2 and not is_missing(node.inputs[2])
         old = constant(node.inputs[2]) if has_bias else np.zeros(features, np.float32)
         if old is None or old.ndim > 1:

@@ -49,7 +49,7 @@ def to_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
     info = np.finfo(np.float32)
     wide = np.asarray(values, dtype=np.float64)
     clipped = np.where(np.isfinite(wide), np.clip(wide, float(info.min), float(info.max)), wide)
-    with np.errstate(under="ignore"):
+    with np.errstate(under="ignore", invalid="ignore"):  # invalid: a signalling NaN
         narrow = clipped.astype(np.float32)
     lost = (narrow == 0) & (wide != 0)
     return np.where(lost, np.copysign(info.tiny, wide).astype(np.float32), narrow)

@@ -11,20 +11,9 @@ from numpy.typing import NDArray
 from snncc.context import Context, Moments
 from snncc.errors import ModelError
 from snncc.graph import constant, is_missing, shape_of, unique_name
-from snncc.passes.affine import (
-    Affine,
-    Float,
-    Layout,
-    batch_norm,
-    channel_vector,
-    identity,
-    response,
-    scale_inputs,
-    scale_outputs,
-)
+from snncc.passes.affine import Affine, Float, identity, response, scale_inputs, scale_outputs
+from snncc.passes.affine_nodes import Layer, affine_kind, affine_of, batch_norm_of, layer_of
 from snncc.passes.base import Pass
-
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -69,26 +58,6 @@ class FoldAffine(Pass):
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """A weighted node whose weights and bias are constant."""
-
-    node: gs.Node
-    layout: Layout
-    weight: Float  # [group, out, in, kernel]
-    bias: Float | None  # Gemm: of any shape that broadcasts to [M, N], with beta in it; else [out]
-    rank: int | None  # of the output
-    axis: int  # of the output's channels, from the end
-
-    @property
-    def channels(self) -> int:
-        return int(self.weight.shape[0] * self.weight.shape[1])
-
-    @property
-    def alpha(self) -> float:
-        return float(self.node.attrs.get("alpha", 1.0)) if self.layout.op == "Gemm" else 1.0
-
-
-@dataclass(frozen=True)
 class _Fold:
     graph: gs.Graph
     ctx: Context
@@ -96,7 +65,7 @@ class _Fold:
 
     def after(self, node: gs.Node) -> bool:
         """Fold the chain of affine nodes that follows a layer into it."""
-        layer = _layer_of(node)
+        layer = layer_of(node)
         if layer is None:
             return False
         chain, total, moments = self._chain(layer)
@@ -118,13 +87,13 @@ class _Fold:
 
     def before(self, node: gs.Node) -> bool:
         """Fold a BatchNormalization into the one layer that reads it."""
-        if _affine_kind(node) != "BatchNormalization" or not node.outputs:
+        if affine_kind(node) != "BatchNormalization" or not node.outputs:
             return False
         reader = self._sole_reader(node.outputs[0])
-        layer = None if reader is None or reader.inputs[0] is not node.outputs[0] else _layer_of(reader)
+        layer = None if reader is None or reader.inputs[0] is not node.outputs[0] else layer_of(reader)
         if layer is None:
             return False
-        affine = _batch_norm_of(node, int(layer.weight.shape[0] * layer.weight.shape[2]))
+        affine = batch_norm_of(node, int(layer.weight.shape[0] * layer.weight.shape[2]))
         if affine is None or not self._exact_before(layer, affine):
             return False
         bias: Float | None = layer.bias
@@ -137,14 +106,14 @@ class _Fold:
         layer.node.inputs[0] = source
         return True
 
-    def _chain(self, layer: _Layer) -> tuple[list[gs.Node], Affine, Moments | None]:
+    def _chain(self, layer: Layer) -> tuple[list[gs.Node], Affine, Moments | None]:
         """Follow the affine nodes after a layer; return them, their composition and the last one's moments."""
         chain: list[gs.Node] = []
         total = identity(layer.channels)
         tensor = layer.node.outputs[0]
         moments = self.ctx.batchnorm.get(tensor.name)
         while (reader := self._sole_reader(tensor)) is not None:
-            affine = _affine_of(reader, tensor, layer)
+            affine = affine_of(reader, tensor, layer)
             if affine is None:
                 break
             chain.append(reader)
@@ -162,16 +131,16 @@ class _Fold:
             return None
         return next((n for n in self.graph.nodes if n is tensor.outputs[0]), None)
 
-    def _can_be_gemm(self, layer: _Layer) -> bool:
+    def _can_be_gemm(self, layer: Layer) -> bool:
         shape = shape_of(layer.node.inputs[0])
         return self.matmul_to_gemm and shape is not None and len(shape) == 2
 
-    def _helps(self, layer: _Layer, chain: list[gs.Node], total: Affine) -> bool:
+    def _helps(self, layer: Layer, chain: list[gs.Node], total: Affine) -> bool:
         """Whether folding shortens MatMul and what follows: a single Add is what would be left."""
         lone_add = len(chain) == 1 and bool(np.all(total.scale == 1)) and bool(total.shift.any())
         return not lone_add or self._can_be_gemm(layer)
 
-    def _exact_before(self, layer: _Layer, affine: Affine) -> bool:
+    def _exact_before(self, layer: Layer, affine: Affine) -> bool:
         attrs, op = layer.node.attrs, layer.layout.op
         if op == "Gemm":
             return not attrs.get("transA", 0)
@@ -181,7 +150,7 @@ class _Fold:
         padded = any(attrs.get("pads", ())) or attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
         return not affine.shift.any() or (op == "Conv" and not padded)
 
-    def _replace(self, layer: _Layer, weight: Float, bias: Float | None) -> None:
+    def _replace(self, layer: Layer, weight: Float, bias: Float | None) -> None:
         """Give a layer new weights and a new bias; a MatMul that gets one becomes a Gemm."""
         node = layer.node
         self._replace_weight(layer, weight)
@@ -198,7 +167,7 @@ class _Fold:
         else:
             node.inputs.append(tensor)
 
-    def _replace_weight(self, layer: _Layer, weight: Float) -> None:
+    def _replace_weight(self, layer: Layer, weight: Float) -> None:
         node, old = layer.node, layer.node.inputs[1]
         values = layer.layout.stored(weight, tuple(old.shape))
         name = old.name if self._is_private(old) else unique_name(self.graph, f"{node.name}_weight")
@@ -245,77 +214,9 @@ def _finite(values: Float, node: gs.Node, dtype: np.dtype[np.floating]) -> NDArr
     return stored
 
 
-def _layer_of(node: gs.Node) -> _Layer | None:
-    """Describe a weighted node with constant floating-point weights; None for everything else."""
-    if node.domain not in (None, "") or node.op not in _LAYERS or len(node.inputs) < 2 or not node.outputs:
-        return None
-    weight = constant(node.inputs[1])
-    if weight is None or isinstance(node.inputs[0], gs.Constant) or not np.issubdtype(weight.dtype, np.floating):
-        return None
-    third = node.inputs[2] if len(node.inputs) > 2 and not is_missing(node.inputs[2]) else None
-    bias = None if third is None else constant(third)
-    if (third is not None and bias is None) or (node.op == "MatMul" and weight.ndim != 2):
-        return None
-    layout = Layout(node.op, int(node.attrs.get("group", 1)), bool(node.attrs.get("transB", 0)))
-    beta = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
-    shift = None if bias is None else beta * bias.astype(np.float64)
-    if node.op == "MatMul":
-        shape = shape_of(node.outputs[0])
-        return _Layer(node, layout, layout.canonical(weight), shift, None if shape is None else len(shape), -1)
-    return _Layer(node, layout, layout.canonical(weight), shift, weight.ndim, 1 - weight.ndim)
-
-
-def _affine_kind(node: gs.Node) -> str | None:
-    known = ("BatchNormalization", "Mul", "Div", "Add", "Sub")
-    return node.op if node.domain in (None, "") and node.op in known else None
-
-
-def _affine_of(node: gs.Node, source: gs.Tensor, layer: _Layer) -> Affine | None:
-    """Return what a node does to each channel of `source`, None if it isn't an affine map per channel."""
-    kind = _affine_kind(node)
-    if kind is None:
-        return None
-    if kind == "BatchNormalization":
-        of_channels = node.inputs[0] is source and layer.rank is not None and layer.axis == 1 - layer.rank
-        return _batch_norm_of(node, layer.channels) if of_channels else None
-    first = node.inputs[0] is source
-    operand = constant(node.inputs[1 if first else 0])
-    vector = None if operand is None else channel_vector(operand, layer.channels, layer.rank, layer.axis)
-    if vector is None or not np.isfinite(vector).all():
-        return None
-    ones, zeros = np.ones_like(vector), np.zeros_like(vector)
-    if kind == "Mul":
-        return Affine(vector, zeros)
-    if kind == "Add":
-        return Affine(ones, vector)
-    if kind == "Sub":
-        return Affine(ones, -vector) if first else Affine(-ones, vector)
-    return Affine(1.0 / vector, zeros) if first and vector.all() else None
-
-
-def _batch_norm_of(node: gs.Node, channels: int) -> Affine | None:
-    """Return a BatchNormalization at inference as a map; None if it trains or its parameters aren't constant.
-
-    Raises:
-        ModelError: the map isn't finite.
-    """
-    values = [constant(tensor) for tensor in node.inputs[1:5]]
-    if len(values) != 4 or node.attrs.get("training_mode", 0) or any(v is None or v.size != channels for v in values):
-        return None
-    gamma, beta, mean, variance = (v.astype(np.float64).reshape(-1) for v in values if v is not None)
-    affine = batch_norm(gamma, beta, mean, variance, float(node.attrs.get("epsilon", 1e-5)))
-    if not np.isfinite(affine.scale).all() or not np.isfinite(affine.shift).all():
-        broken = int(np.argmin(np.isfinite(affine.scale) & np.isfinite(affine.shift)))
-        raise ModelError(
-            f"node '{node.name}' (BatchNormalization): channel {broken} gives no finite numbers (variance "
-            f"{variance[broken]:g}, epsilon {float(node.attrs.get('epsilon', 1e-5)):g}); check the trained weights"
-        )
-    return affine
-
-
 def _record_batchnorm(graph: gs.Graph, ctx: Context) -> None:
     for node in graph.nodes:
-        if _affine_kind(node) != "BatchNormalization" or len(node.inputs) < 3 or node.attrs.get("training_mode", 0):
+        if affine_kind(node) != "BatchNormalization" or len(node.inputs) < 3 or node.attrs.get("training_mode", 0):
             continue
         gamma, beta = constant(node.inputs[1]), constant(node.inputs[2])
         if gamma is not None and beta is not None:

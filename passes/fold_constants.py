@@ -83,7 +83,7 @@ def known_outputs(node: gs.Node, opset: int, max_bytes: int = MAX_BYTES) -> list
         return None
     if node.op in ("Shape", "Size"):
         return _shape_values(node)
-    partial = _part_of_shape(node)
+    partial = _part_of_shape(node, opset)
     if partial is not None:
         return [partial]
     inputs = [None if is_missing(t) else constant(t) for t in node.inputs]
@@ -120,47 +120,18 @@ def _dims_of_shape(node: gs.Node) -> tuple[Dim, ...] | None:
     return shape[start:end]  # Python's slices clamp the bounds just as ONNX does
 
 
-def _part_of_shape(node: gs.Node) -> Array | None:
+def _part_of_shape(node: gs.Node, opset: int) -> Array | None:
     """Return what Gather or Slice takes of a Shape with some sizes unknown, if it takes known ones only."""
     source = node.inputs[0] if node.op in ("Gather", "Slice") and node.inputs else None
     if source is None or len(source.inputs) != 1 or source.inputs[0].op != "Shape":
         return None
     dims = _dims_of_shape(source.inputs[0])
-    picks = [constant(t) for t in node.inputs[1:]]
-    if dims is None or any(pick is None for pick in picks):
+    picks = [None if is_missing(t) else constant(t) for t in node.inputs[1:]]
+    if dims is None or any(p is None and not is_missing(t) for t, p in zip(node.inputs[1:], picks, strict=True)):
         return None
-    chosen = pick_dims(node.op, np.arange(len(dims)), [pick for pick in picks if pick is not None])
-    if chosen is None:
-        return None
-    sizes = static_dims(dims[int(i)] for i in chosen.reshape(-1))
-    return None if sizes is None else np.array(sizes, dtype=np.int64).reshape(chosen.shape)
-
-
-def pick_dims(op: str, positions: NDArray[np.int64], picks: Sequence[Array]) -> NDArray[np.int64] | None:
-    """Apply Gather or Slice to a vector.
-
-    Args:
-        op: "Gather" or "Slice".
-        positions: the vector, [n].
-        picks: the other inputs: indices; or starts, ends, axes (left out or 0) and steps.
-
-    Returns:
-        The chosen elements; None if the operator would fail.
-    """
-    if op == "Gather":
-        indices = picks[0].astype(np.int64)
-        if indices.size and (indices.min() < -len(positions) or indices.max() >= len(positions)):
-            return None
-        return np.asarray(positions[indices], dtype=np.int64)
-    if any(pick.size != 1 for pick in picks):
-        return None
-    start, end = (int(pick.reshape(())) for pick in picks[:2])
-    step = int(picks[3].reshape(())) if len(picks) > 3 else 1
-    if step == 0:
-        return None
-    if step < 0 and end < -len(positions):
-        return positions[start::step]
-    return positions[start:end:step]
+    chosen = evaluate(node, [np.arange(len(dims)), *picks], opset)  # which positions it takes
+    sizes = None if chosen is None else static_dims(dims[int(i)] for i in chosen[0].reshape(-1))
+    return None if chosen is None or sizes is None else np.array(sizes, dtype=np.int64).reshape(chosen[0].shape)
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class InsertNeurons(Pass):
             shape = [1] * max(site.rank, 1)
             shape[site.channel_axis] = len(theta)
             node = nodes[site.node]
+            ctx.activations[site.node] = site.activation
             threshold = gs.Constant(unique_name(graph, f"{site.node}.v_threshold"), theta.reshape(shape))
             node.op, node.domain = "BurstIF", DOMAIN
             node.inputs = [node.inputs[0], threshold, v_init]

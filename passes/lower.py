@@ -19,7 +19,6 @@ import onnx_graphsurgeon as gs
 
 from snncc.analysis import Domain
 from snncc.context import Context
-from snncc.errors import Obstacle, UnsupportedModelError
 from snncc.graph import DOMAIN, Dim, is_missing, node_inputs, shape_of, unique_name
 from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
@@ -34,13 +33,6 @@ class LowerTime(Pass):
 
     def run(self, graph: gs.Graph, ctx: Context) -> bool:
         """Lower in place; `ctx.analysis` describes the graph with its neurons."""
-        if ctx.config.trace and ctx.analysis.readout_blockers:
-            raise UnsupportedModelError(
-                [
-                    Obstacle(graph.name, "trace", line, "compile without --trace")
-                    for line in ctx.analysis.readout_blockers
-                ]
-            )
         lowering = _Lowering(graph, ctx)
         if ctx.analysis.foldable:
             lowering.fold()
@@ -133,16 +125,15 @@ class _Lowering:
         domain = self.analysis.tensors.get(name, Domain.STATIC)
         if domain is Domain.STATIC or (domain is Domain.READOUT and not trace):
             return
-        shape = self.shapes[index]
-        final = gs.Variable(name, dtype=declared.dtype, shape=None if shape is None else list(shape))
-        if value.name == name:
-            value.name = unique_name(self.graph, f"{name}.spikes" if domain is Domain.TEMPORAL else f"{name}.folded")
-        if declared is not value and declared.name == name:
-            declared.name = unique_name(self.graph, f"{name}.spikes")
+        declared_shape = self.shapes[index]
+        shape = None if declared_shape is None else list(declared_shape)
+        if declared.name == name:
+            declared.name = unique_name(self.graph, f"{name}.spikes" if domain is Domain.TEMPORAL else f"{name}.folded")
         if not trace:
-            maker = value.inputs[0]
-            maker.outputs = [final]
+            final = value  # the decoder's output, which the readout may read too
+            final.name, final.shape = name, shape
         else:
+            final = gs.Variable(name, dtype=declared.dtype, shape=shape)
             self._add_node("LastStep", value, final)
             traced = gs.Variable(unique_name(self.graph, f"{name}_trace"), dtype=declared.dtype)
             traced.shape = None if shape is None else [self.ctx.config.timesteps, *shape]

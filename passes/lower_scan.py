@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from snncc.analysis import Domain
+from snncc.analysis import Analysis, Domain
 from snncc.context import Context
 from snncc.errors import Obstacle, UnsupportedModelError
 from snncc.graph import DOMAIN, shape_of, static_dims, unique_name
@@ -105,6 +105,32 @@ def lower_to_scan(graph: gs.Graph, ctx: Context, crossing: Sequence[gs.Tensor]) 
     return {name: builder.fold(tensor) for name, tensor in leaving.items()}
 
 
+def lowering_obstacles(graph: gs.Graph, analysis: Analysis) -> list[Obstacle]:
+    """Return the nodes with a state or a window whose size can't be told before the network runs."""
+    found: list[Obstacle] = []
+    for node in graph.nodes:
+        role = spec_of(node).role
+        if analysis.domains[node.name] is not Domain.TEMPORAL:
+            continue
+        if role is Role.RATE:
+            try:
+                pool_attributes(node)
+            except UnsupportedModelError as error:
+                found += error.obstacles
+        if not analysis.foldable and role in (Role.ACTIVATION, Role.NEURON, Role.RATE):
+            shape = shape_of(node.inputs[0])
+            of_samples = node.inputs[0].name in analysis.batched and shape and static_dims(shape[1:]) is not None
+            if static_dims(shape) is None and not of_samples:
+                found.append(_state_obstacle(node))
+    return found
+
+
+def _state_obstacle(node: gs.Node) -> Obstacle:
+    size = "of unknown rank" if node.inputs[0].shape is None else f"{list(node.inputs[0].shape)}"
+    reason = f"the network must step through a Scan, and the size {size} of this node's state isn't known"
+    return Obstacle(node.name, node.op, reason, "export the network with fixed sizes")
+
+
 class _ScanBuilder:
     """Collects the states of the body and what they start from."""
 
@@ -166,10 +192,8 @@ class _ScanBuilder:
         if fixed is not None:
             return gs.Constant(unique_name(self.graph, base), np.array(fixed, np.int64))
         tail = static_dims(shape[1:]) if shape else None
-        if tail is None or node.inputs[0].name not in self.ctx.analysis.batched:
-            reason = f"the network must step through a Scan, and the size {shape} of this node's state isn't known"
-            remedy = "export the network with fixed sizes"
-            raise UnsupportedModelError([Obstacle(node.name, node.op, reason, remedy)])
+        if tail is None:
+            raise UnsupportedModelError([_state_obstacle(node)])
         count = gs.Variable(unique_name(self.graph, f"{base}.samples"), dtype=np.int64, shape=[1])
         dims = gs.Variable(unique_name(self.graph, base), dtype=np.int64, shape=[len(tail) + 1])
         rest = gs.Constant(unique_name(self.graph, f"{base}.rest"), np.array(tail, np.int64))

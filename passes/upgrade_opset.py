@@ -106,8 +106,9 @@ def _converted(model: onnx.ModelProto, version: int, target: int) -> onnx.ModelP
     try:
         result: onnx.ModelProto = version_converter.convert_version(model, target)
     except Exception as error:  # the C++ side raises several unrelated types
+        reason = first_line(error).rpartition("` failed: ")[2]  # without the assertion and the place in its source
         raise ModelError(
-            f"the model can't be upgraded from opset {version} to {target}: {first_line(error)}; "
+            f"the model can't be upgraded from opset {version} to {target}: {reason}; "
             f"export it again with opset {target} or later"
         ) from error
     return result

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from snncc.analysis import Domain
+from snncc.analysis import Analysis, Domain
 from snncc.artifact import FUNCTIONS_VERSION
-from snncc.graph import DOMAIN, import_graph, outer_inputs, unique_name
+from snncc.graph import DOMAIN, import_graph, unique_name
 from snncc.passes.analyse import analyse
 from snncc.runtime.reference import Simulation
 from snncc.runtime.segments import Segment, SegmentRunner, plan
@@ -42,16 +42,16 @@ class InstrumentedExecutor:
         """
         self.timesteps = timesteps
         self.outputs = [t.name for t in network.outputs]
-        instrumented = _Instrumented(model)
-        self._probes = instrumented
-        self._session = Session(instrumented.model, "the instrumented network", threads)
-        self._readout = _Readout(network)
+        analysis = analyse(network)
+        self._readout = _Readout(network, analysis)
+        self._probes = _Instrumented(model, self._readout.static, [0, 1] if analysis.separable else [0])
+        self._session = Session(self._probes.model, "the instrumented network", threads)
 
     def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> Simulation:
         """Run one batch and look inside; the result is that of `ReferenceSimulator.run`."""
         wanted = [*self.outputs, *self._probes.spikes, *self._probes.increments]
         if trace:
-            wanted += [n for n in (*self._probes.leaving, *self._probes.static) if n not in wanted]
+            wanted += [n for n in (*self._probes.leaving, *self._readout.static) if n not in wanted]
         values = self._session.run(feeds, wanted)
         samples = len(next(iter(feeds.values())))
         result = Simulation({name: values[name] for name in self.outputs}, samples=samples)
@@ -62,10 +62,10 @@ class InstrumentedExecutor:
         return result
 
     def _trace(self, feeds: Mapping[str, Array], values: Mapping[str, Array]) -> dict[str, Array]:
-        static = {**feeds, **{name: values[name] for name in self._probes.static if name in values}}
+        static = {**feeds, **{name: values[name] for name in self._readout.static}}
         running = {}
-        for name in self._probes.leaving:
-            folded = values[name]
+        for probe, name in self._probes.leaving.items():
+            folded = values[probe]
             unfolded = folded.reshape(self.timesteps, -1, *folded.shape[1:])
             steps = np.arange(1, self.timesteps + 1, dtype=np.float32).reshape(-1, *[1] * (unfolded.ndim - 1))
             running[name] = np.cumsum(unfolded, axis=0, dtype=np.float32) / steps
@@ -78,14 +78,21 @@ class InstrumentedExecutor:
 
 
 class _Readout:
-    """Everything after the last neuron."""
+    """Everything after the last neuron.
 
-    def __init__(self, network: gs.Graph) -> None:
-        analysis = analyse(network)
+    Attributes:
+        static: names of the tensors that it reads and that are computed before the first neuron.
+        outputs: names of the network's outputs.
+    """
+
+    def __init__(self, network: gs.Graph, analysis: Analysis) -> None:
         neurons = {site.node for site in analysis.neurons}
         steps = plan(network, analysis, lambda node: node.name in neurons)
         readout = [s for s in steps if isinstance(s, Segment) and s.domain is Domain.READOUT]
         self._runners = [SegmentRunner(network, s, analysis) for s in readout]
+        made = {t.name for node in network.nodes for t in node.outputs}
+        read = {t.name: None for s in readout for t in s.inputs if analysis.tensors.get(t.name) is Domain.STATIC}
+        self.static = [name for name in read if name in made]
         self.outputs = {t.name for t in network.outputs}
 
     def run(self, values: dict[str, Array]) -> dict[str, Array]:
@@ -101,11 +108,18 @@ class _Instrumented:
         model: the model with extra outputs.
         spikes: name of the extra output -> neuron node.
         increments: name of the extra output -> MaxPool node.
-        leaving: names of the temporal tensors [T*N, ...] that the readout reads the mean of.
-        static: names of static tensors that the readout reads.
+        leaving: name of a temporal tensor [T*N, ...] that the readout reads the mean of -> its name in the network
+            without time.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, static: Iterable[str], summed: list[int]) -> None:
+        """Add the probes.
+
+        Args:
+            model: the artifact.
+            static: tensors to expose as they are.
+            summed: the axes of [T, N, ...] that the activity in a Scan is summed over.
+        """
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         functions = list(copy.functions)
@@ -113,11 +127,13 @@ class _Instrumented:
         self.graph = import_graph(copy)
         self.spikes: dict[str, str] = {}
         self.increments: dict[str, str] = {}
-        self.leaving: list[str] = []
-        self.static: list[str] = []
+        self.leaving: dict[str, str] = {}
+        self._summed = summed
         for node in list(self.graph.nodes):
             self._probe(node)
-        self._find_static()
+        tensors = self.graph.tensors()
+        for name in static:
+            self._expose(tensors[name])
         self.model = gs.export_onnx(self.graph, do_type_check=False)
         self.model.functions.extend(functions)
         if not any(entry.domain == DOMAIN for entry in self.model.opset_import):
@@ -133,22 +149,20 @@ class _Instrumented:
             self.increments[self._sum(self._absolute(node.outputs[0]), node.name, [0])] = node.name
         elif node.domain == DOMAIN and node.op in ("RateDecode", "RunningMean"):
             self._expose(node.inputs[0])
-            self.leaving.append(node.inputs[0].name)
+            self.leaving[node.inputs[0].name] = _name_without_time(node.inputs[0])
 
     def _probe_scan(self, scan: gs.Node) -> None:
-        body = next((v for v in scan.attrs.values() if isinstance(v, gs.Graph)), None)
-        for node in [] if body is None else list(body.nodes):
-            if node.domain != DOMAIN:
-                continue
+        body = scan.attrs["body"]
+        for node in [n for n in body.nodes if n.domain == DOMAIN]:
             emit = gs.Variable(f"{node.name}.probe", dtype=np.float32)
             body.nodes.append(gs.Node("Identity", name=f"probe:{node.name}", inputs=[node.outputs[0]], outputs=[emit]))
             body.outputs.append(emit)
             stacked = gs.Variable(unique_name(self.graph, f"{node.name}.probe"), dtype=np.float32)
             scan.outputs.append(stacked)
             if node.op == "BurstIFStep":
-                self.spikes[self._sum(self._counts(stacked, node), node.name, [0, 1])] = node.name
+                self.spikes[self._sum(self._counts(stacked, node), node.name, self._summed)] = node.name
             else:
-                self.increments[self._sum(self._absolute(stacked), node.name, [0, 1])] = node.name
+                self.increments[self._sum(self._absolute(stacked), node.name, self._summed)] = node.name
 
     def _add(self, op: str, inputs: list[gs.Tensor], base: str) -> gs.Tensor:
         result = gs.Variable(unique_name(self.graph, f"{base}.{op.lower()}"), dtype=np.float32)
@@ -176,24 +190,12 @@ class _Instrumented:
             tensor.dtype = tensor.dtype or np.float32
             self.graph.outputs.append(tensor)
 
-    def _find_static(self) -> None:
-        """Expose what is computed before the first neuron and read after the last one."""
-        temporal: set[str] = set()
-        decoded: set[str] = set()
-        for node in self.graph.nodes:
-            inputs = [t.name for t in outer_inputs(node)]
-            if node.domain == DOMAIN and node.op in ("RateDecode", "RunningMean"):
-                decoded.update(t.name for t in node.outputs)
-            elif any(name in decoded for name in inputs):
-                decoded.update(t.name for t in node.outputs)
-            elif (node.domain == DOMAIN) or node.op == "Scan" or any(name in temporal for name in inputs):
-                temporal.update(t.name for t in node.outputs)
-        inputs_of_graph = {t.name for t in self.graph.inputs}
-        for node in self.graph.nodes:
-            if not any(t.name in decoded for t in outer_inputs(node)):
-                continue
-            for tensor in outer_inputs(node):
-                plain = not isinstance(tensor, gs.Constant) and tensor.name not in inputs_of_graph
-                if plain and tensor.name not in decoded and tensor.name not in temporal:
-                    self._expose(tensor)
-                    self.static.append(tensor.name)
+
+def _name_without_time(folded: gs.Tensor) -> str:
+    """Return what a folded temporal tensor is called in the network without time; see `unlower`."""
+    fold = folded.inputs[0]
+    scan = fold.inputs[0].inputs[0] if fold.op == "Reshape" and fold.inputs[0].inputs else None
+    if scan is None or scan.op != "Scan":
+        return str(folded.name)
+    emitted = scan.attrs["body"].outputs[scan.outputs.index(fold.inputs[0])]
+    return str(emitted.inputs[0].inputs[0].name)

@@ -116,6 +116,16 @@ class Reading:
         return sum(n.spikes for n in self.neurons)
 
     @property
+    def neuron_count(self) -> int:
+        """Neurons of the whole network."""
+        return sum(n.neurons for n in self.neurons)
+
+    @property
+    def firing_rate(self) -> float:
+        """Spikes per neuron and timestep, over the whole network."""
+        return self.spikes / max(self.neuron_count * self.timesteps, 1)
+
+    @property
     def synaptic_operations(self) -> float:
         """Synaptic operations of the whole network."""
         return sum(layer.synaptic_operations for layer in self.layers)
@@ -162,8 +172,8 @@ class Meter:
         for site in self.analysis.neurons:
             spikes = self._spikes[site.node]
             per_sample = float(spikes.sum()) / count
-            rate = per_sample / (spikes.size * self.timesteps)
-            neurons.append(LayerActivity(site.node, int(spikes.size), per_sample, rate))
+            size = spikes.size if self.analysis.separable else spikes.size // (self.analysis.batch or 1)
+            neurons.append(LayerActivity(site.node, size, per_sample, per_sample / (size * self.timesteps)))
         operations = self._operations(count)
         layers = []
         for layer in self.analysis.layers:
@@ -177,7 +187,8 @@ class Meter:
         events = {
             node.outputs[0].name: self._events(node, count)
             for node in self.network.nodes
-            if node.name in self._spikes or node.name in self._increments
+            if self.analysis.traffic[node.outputs[0].name] is Traffic.SPIKES
+            and (node.name in self._spikes or node.name in self._increments)
         }
         model, names = event_model(self.network, self.analysis, {n: e.shape for n, e in events.items()})
         if not names:
@@ -187,34 +198,41 @@ class Meter:
         return {node: float(values[output]) for node, output in names.items()}
 
     def _events(self, node: gs.Node, count: int) -> NDArray[np.float64]:
-        """Return the spikes that a neuron or a MaxPool emits per sample, [1, ...]."""
+        """Return the spikes that a neuron or a MaxPool emits per sample, [1, ...] (all samples where they mix)."""
+        emitted = self._spikes.get(node.name, self._increments.get(node.name, np.zeros(0))) / count
+        emitted = emitted[None] if self.analysis.separable else emitted
         if node.name in self._spikes:
-            return self._spikes[node.name][None] / count
-        theta = self._threshold_behind(node.inputs[0])
-        return self._increments[node.name][None] / count / theta
+            return emitted
+        found = _thresholds_behind(node.inputs[0], set())
+        if len(found) == 1 and _broadcasts(found[0].shape, emitted.shape):
+            return np.asarray(emitted / found[0])
+        return np.asarray(emitted / min((float(t.min()) for t in found), default=1.0))
 
-    def _threshold_behind(self, tensor: gs.Tensor) -> NDArray[np.float64]:
-        """Return the effective threshold of the neuron whose spikes a MaxPool passes on.
 
-        Where the spikes of several neurons were added up before, their smallest threshold stands for all, so that the
-        count errs on the high side.
-        """
-        found: list[NDArray[np.float64]] = []
-        stack, seen = [tensor], set()
-        while stack:
-            current = stack.pop()
-            if current.name in seen or not current.inputs:
-                continue
-            seen.add(current.name)
-            node = current.inputs[0]
-            theta = constant(node.inputs[1]) if spec_of(node).role is Role.NEURON else None
-            if theta is not None:
-                found.append(theta.astype(np.float64) * float(node.attrs["threshold_ratio"]))
-            else:
-                stack += [t for t in node.inputs if not isinstance(t, gs.Constant)]
-        if len(found) == 1:
-            return found[0]
-        return np.array(min((float(t.min()) for t in found), default=1.0))
+def _thresholds_behind(tensor: gs.Tensor, seen: set[str]) -> list[NDArray[np.float64]]:
+    """Return the effective thresholds of the neurons whose spikes arrive at a MaxPool, by channel where that is known.
+
+    Where spikes of several thresholds arrive, the smallest must stand for all: the count then errs on the high side.
+    """
+    if tensor.name in seen or not tensor.inputs:
+        return []
+    seen.add(tensor.name)
+    node = tensor.inputs[0]
+    spec = spec_of(node)
+    theta = constant(node.inputs[1]) if spec.role is Role.NEURON else None
+    if theta is not None:
+        return [theta.astype(np.float64) * float(node.attrs["threshold_ratio"])]
+    found = [theta for t in node.inputs if not isinstance(t, gs.Constant) for theta in _thresholds_behind(t, seen)]
+    if node.op == "Transpose":
+        return [theta.transpose(node.attrs.get("perm")) for theta in found]
+    # What moves the channels elsewhere leaves no more than one threshold for all of them.
+    return found if spec.channel_axis == "same" else [np.full([1] * theta.ndim, theta.min()) for theta in found]
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    return np.prod(shape) == 1 or (
+        len(shape) == len(target) and all(a in (1, b) for a, b in zip(shape, target, strict=True))
+    )
 
 
 def event_model(
@@ -306,15 +324,21 @@ class _EventBuilder:
         self.known.update(t.name for t in node.outputs if not is_missing(t))
 
     def _sum_pool(self, node: gs.Node, output: str) -> None:
-        proto = Exporter.export_node(node)
-        del proto.output[:]
-        proto.output.append(f"{output}.mean")
-        kept = [a for a in proto.attribute if a.name != "count_include_pad"]
-        del proto.attribute[:]
-        proto.attribute.extend([*kept, onnx.helper.make_attribute("count_include_pad", 1)])
-        size = float(np.prod(node.attrs["kernel_shape"]))
-        factor = self._constant(f"{output}.window", np.array(size, np.float32))
-        self.nodes += [proto, onnx.helper.make_node("Mul", [f"{output}.mean", factor], [output])]
+        """Sum the counts of each window: a depthwise convolution with ones."""
+        kernel = [int(k) for k in node.attrs["kernel_shape"]]
+        attributes = {k: v for k, v in node.attrs.items() if k not in ("ceil_mode", "count_include_pad")}
+        if node.attrs.get("ceil_mode", 0):
+            # Enough padding at the end for one more window wherever a part of one would be left over.
+            strides = node.attrs.get("strides", [1] * len(kernel))
+            pads = list(node.attrs.get("pads", [0] * (2 * len(kernel))))
+            attributes["pads"] = pads[: len(kernel)] + [
+                p + s - 1 for p, s in zip(pads[len(kernel) :], strides, strict=True)
+            ]
+        channels = int(node.inputs[0].shape[1])
+        ones = self._constant(f"{output}.ones", np.ones((channels, 1, *kernel), np.float32))
+        attributes["group"] = channels
+        inputs = [node.inputs[0].name, ones]
+        self.nodes.append(onnx.helper.make_node("Conv", inputs, [output], **attributes))
 
     def _reduce(self, node: gs.Node, output: str) -> None:
         if node.op == "GlobalAveragePool":
@@ -345,5 +369,3 @@ class _EventBuilder:
                 name = f"{node.name}.constant.{index}"
                 proto.input[index] = self._constant(name, value)
         self.nodes.append(proto)
-
-

@@ -31,6 +31,7 @@ class Simulation:
         outputs: by name, the network's outputs [N, ...].
         trace: by name, the running mean after each timestep [T, N, ...]; empty where it wasn't asked for.
         spikes: by neuron node, spikes per neuron summed over timesteps and samples, float64 [...] (one sample's shape).
+            Where a network of fixed batch mixes its samples (`Analysis.separable`), summed over timesteps only.
         increments: the same for each MaxPool between neurons: the sum of what it passed on, absolute.
         samples: N.
     """
@@ -52,7 +53,7 @@ class _Neuron:
         self.theta = theta.astype(np.float32) * np.float32(node.attrs["threshold_ratio"])
         self.v_init = np.float32(v_init)
         self.max_burst = int(node.attrs["max_burst"])
-        self.v_mem: NDArray[np.floating] | None = None  # type: ignore[type-arg]
+        self.v_mem: NDArray[np.floating] | None = None
 
     def advance(self, current: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if self.v_mem is None:
@@ -113,11 +114,11 @@ class ReferenceSimulator:
                 elif step.name in neurons:
                     spikes, count = neurons[step.name].advance(now[step.inputs[0].name])
                     now[step.outputs[0].name] = spikes
-                    _add(result.spikes, step.name, count)
+                    self._add(result.spikes, step.name, count)
                 else:
                     gained = self._increment(step, now, cumulative)
                     now[step.outputs[0].name] = gained
-                    _add(result.increments, step.name, np.abs(gained))
+                    self._add(result.increments, step.name, np.abs(gained))
             for name in wanted:
                 totals[name] = totals[name] + now[name] if name in totals else now[name]
             if trace:
@@ -133,6 +134,10 @@ class ReferenceSimulator:
         cumulative[node.name] = before + now[source]
         run = self._runners[id(node)].run
         return np.asarray(run({source: cumulative[node.name]})[target] - run({source: before})[target])
+
+    def _add(self, sums: dict[str, NDArray[np.float64]], name: str, values: Array) -> None:
+        total = values.sum(axis=0, dtype=np.float64) if self.analysis.separable else values.astype(np.float64)
+        sums[name] = sums[name] + total if name in sums else total
 
     def _leaving(self) -> list[str]:
         names = {t.name for t in self.graph.outputs}
@@ -151,8 +156,3 @@ class ReferenceSimulator:
 
 def _single(node: gs.Node) -> Segment:
     return Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))
-
-
-def _add(sums: dict[str, NDArray[np.float64]], name: str, values: Array) -> None:
-    total = values.sum(axis=0, dtype=np.float64)
-    sums[name] = sums[name] + total if name in sums else total

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Union
 
 import numpy as np
 import onnx
@@ -39,7 +40,7 @@ class Segment:
     outputs: tuple[gs.Tensor, ...]
 
 
-Step = Segment | gs.Node
+Step = Union[Segment, gs.Node]  # noqa: UP007 - gs.Node is untyped, so only this form is a type for mypy
 
 
 def plan(graph: gs.Graph, analysis: Analysis, is_break: Callable[[gs.Node], bool]) -> list[Step]:
@@ -115,7 +116,9 @@ def _segment(
     return Segment(analysis.domains[nodes[0].name], tuple(nodes), variable, tuple(outputs))
 
 
-def submodel(graph: gs.Graph, nodes: Iterable[gs.Node], inputs: Iterable[gs.Tensor], outputs: Iterable[gs.Tensor]) -> onnx.ModelProto:
+def submodel(
+    graph: gs.Graph, nodes: Iterable[gs.Node], inputs: Iterable[gs.Tensor], outputs: Iterable[gs.Tensor]
+) -> onnx.ModelProto:
     """Export some nodes of a graph as a model whose inputs have a free first axis."""
     nodes = list(nodes)
     constants = {t.name: t for n in nodes for t in outer_inputs(n) if isinstance(t, gs.Constant)}

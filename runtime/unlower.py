@@ -32,10 +32,10 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
     del stripped.functions[:]
     graph = import_graph(stripped)
     graph.functions[:] = []
+    replaced: dict[int, gs.Tensor] = {}
     for node in list(graph.nodes):
         if node.op == "Scan" and any(n.domain == DOMAIN for b in _bodies(node) for n in b.nodes):
-            _splice(graph, node, record)
-    replaced: dict[int, gs.Tensor] = {}
+            _splice(graph, node, record, replaced)
     kept = []
     for node in graph.nodes:
         if node.domain == DOMAIN and node.op in _TRANSPARENT:
@@ -79,8 +79,11 @@ def _rewire(graph: gs.Graph, kept: list[gs.Node], replaced: dict[int, gs.Tensor]
             graph.outputs[index] = output
 
 
-def _splice(graph: gs.Graph, scan: gs.Node, record: Record) -> None:
-    """Put the nodes of a Scan's body in its place, one timestep without its states."""
+def _splice(graph: gs.Graph, scan: gs.Node, record: Record, replaced: dict[int, gs.Tensor]) -> None:
+    """Put the nodes of a Scan's body in its place, one timestep without its states.
+
+    What the body emits at each timestep comes back folded; `replaced` learns which tensor of the body it is.
+    """
     body = _bodies(scan)[0]
     states = len(body.outputs) - sum(1 for t in body.outputs if t.name.endswith(".emitted"))
     emitted = list(zip(scan.outputs[states:], body.outputs[states:], strict=True))
@@ -103,11 +106,9 @@ def _splice(graph: gs.Graph, scan: gs.Node, record: Record) -> None:
         readers = [n for n in stacked.outputs if n.op == "Reshape"]
         if len(readers) != 1:
             raise ArtifactError(f"'{stacked.name}' is not folded as snncc folds it: compile the network again")
-        fold = readers[0]
-        target = fold.outputs[0]
-        fold.outputs = []
-        value.inputs[0].outputs = [target]
-        fold.inputs = []
+        emit = value.inputs[0]
+        replaced[id(readers[0].outputs[0])] = emit.inputs[0]
+        readers[0].outputs, readers[0].inputs, emit.outputs = [], [], []
 
 
 def _forget_shapes(graph: gs.Graph) -> None:

@@ -1,13 +1,15 @@
 """snncc: a compiler that turns trained ONNX networks into spiking ones, without training.
 
-    network = snncc.compile("model.onnx", calibration=images, config=snncc.Config(timesteps=8, max_burst=4))
-    network.save("model.snn.onnx")
-    logits = network.run(images)["logits"]
+network = snncc.compile("model.onnx", calibration=images, config=snncc.Config(timesteps=8, max_burst=4))
+network.save("model.snn.onnx")
+logits = network.run(images)["logits"]
 """
 
-from snncc.artifact import VERSION as __version__
+from snncc.artifact import VERSION
 from snncc.config import Config
 from snncc.errors import SnnccError
 from snncc.network import SpikingNetwork, compile, load
+
+__version__ = VERSION
 
 __all__ = ["Config", "SnnccError", "SpikingNetwork", "__version__", "compile", "load"]

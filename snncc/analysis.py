@@ -39,7 +39,7 @@ class NeuronSite:
         channel_axis: axis of the channels in input and output.
         channels: their number; None if it isn't known.
         rank: rank of the current.
-        dims: sizes of the current of one sample (without axis 0); None if one isn't known.
+        dims: sizes of the current of one sample; None if one isn't known or the samples of a batch are mixed.
     """
 
     node: str
@@ -86,6 +86,7 @@ class Analysis:
         obstacles: nodes that this version can't convert.
         fold_blockers: why time can't be folded into the batch axis, a line per node; empty where it can.
         readout_blockers: the same for the nodes after the last neuron, which only an output trace folds.
+        batch: the number of samples per run; None where it is open.
     """
 
     domains: dict[str, Domain] = field(default_factory=dict)
@@ -97,11 +98,17 @@ class Analysis:
     obstacles: list[Obstacle] = field(default_factory=list)
     fold_blockers: list[str] = field(default_factory=list)
     readout_blockers: list[str] = field(default_factory=list)
+    batch: int | None = None
 
     @property
     def foldable(self) -> bool:
         """Whether time can be folded into the batch axis."""
         return not self.fold_blockers
+
+    @property
+    def separable(self) -> bool:
+        """Whether axis 0 of every temporal tensor can be taken to enumerate samples."""
+        return self.foldable or self.batch is None
 
     def macs(self) -> dict[str, int]:
         """Sum the multiply-accumulates of one sample by what drives them (`Traffic` values) and in `total`."""

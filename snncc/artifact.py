@@ -101,7 +101,7 @@ def layer_records(ctx: Context) -> list[LayerRecord]:
         records.append(
             LayerRecord(
                 name=site.node,
-                activation=site.activation.kind,
+                activation=ctx.activations.get(site.node, site.activation).kind,
                 neurons=None if site.dims is None else int(np.prod(site.dims, dtype=np.int64)),
                 theta_min=float(layer.v_threshold.min()),
                 theta_max=float(layer.v_threshold.max()),
@@ -176,7 +176,7 @@ def read_record(model: onnx.ModelProto, what: str) -> Record:
         record = Record(**values)
         if record.timesteps < 1:
             raise ValueError("timesteps is less than 1")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             f"{what} has a damaged record ({type(error).__name__}: {first_line(error)}): compile the network again"
         ) from error

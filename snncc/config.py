@@ -6,6 +6,8 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from snncc.errors import UsageError
 
 MAX_TIMESTEPS = 4096
@@ -61,6 +63,6 @@ def _check_int(name: str, value: int, low: int, high: int) -> None:
 
 def _check_float(name: str, value: float, low: float, high: float, *, open_top: bool = False) -> None:
     ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not ok or not low <= value <= high or (open_top and value == high):
+    if not ok or not low <= value <= high or (open_top and np.float32(value) == high):  # float32: as neurons keep it
         bracket = ")" if open_top else "]"
         raise UsageError(f"{name} is {value!r}: it must be a number in [{low:g}, {high:g}{bracket}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Analysis
 from snncc.config import Config
+from snncc.ops import Activation
 
 if TYPE_CHECKING:
     from snncc.data import Dataset
@@ -61,6 +62,7 @@ class Context:
         batchnorm: moments of the outputs of the BatchNormalization nodes that were in the file, by tensor name.
         analysis: result of the latest analysis.
         layers: result of calibration, by the name of the neuron's node.
+        activations: what each neuron stands for, by the name of its node: an inserted one doesn't say.
         warnings: what the user should know; printed at the end and kept in the report.
     """
 
@@ -69,6 +71,7 @@ class Context:
     batchnorm: dict[str, Moments] = field(default_factory=dict)
     analysis: Analysis = field(default_factory=Analysis)
     layers: dict[str, LayerCalibration] = field(default_factory=dict)
+    activations: dict[str, Activation] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, message: str) -> None:

@@ -16,6 +16,8 @@ from snncc.protos import all_tensors
 
 MAX_FILE_BYTES = 8 * 2**30
 """Largest single file that is accepted."""
+MAX_TOTAL_BYTES = 16 * 2**30
+"""Most external data that is loaded."""
 
 _CHUNK = 2**24
 
@@ -50,7 +52,10 @@ def external_tensors(model: onnx.ModelProto, folder: Path | None) -> list[Extern
     external = [t for t in all_tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL]
     if external and folder is None:
         raise ModelError(f"tensor '{external[0].name}' has its data in a file; give the model's path instead")
-    return [_locate(tensor, folder) for tensor in external if folder is not None]
+    located = [_locate(tensor, folder) for tensor in external if folder is not None]
+    if sum(item.length for item in located) > MAX_TOTAL_BYTES:  # several tensors may share the same bytes
+        raise ModelError(f"external data takes more than {MAX_TOTAL_BYTES >> 30} GiB in all, which is refused")
+    return located
 
 
 def check_stored_sizes(model: onnx.ModelProto) -> None:

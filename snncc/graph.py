@@ -76,6 +76,8 @@ def constant(tensor: gs.Tensor) -> NDArray[np.generic] | None:
 
 def shape_of(tensor: gs.Tensor) -> tuple[Dim, ...] | None:
     """Return the shape of a tensor, None if its rank is unknown."""
+    if isinstance(tensor, gs.Constant):
+        return tuple(int(dim) for dim in tensor.shape)
     return None if tensor.shape is None else tuple(known_dim(dim) for dim in tensor.shape)
 
 
@@ -184,7 +186,8 @@ def infer_shapes(graph: gs.Graph) -> None:
     for name, tensor in graph.tensors().items():
         if isinstance(tensor, gs.Constant) or any(tensor is t for t in graph.inputs):
             continue
-        # Inference makes up names for sizes, and other ones in each run: an old one may mean something else now.
+        # Inference makes up names for sizes, and other ones in each run: an old one may mean something else now, and
+        # none of them belongs into the signature.
         old = tensor.shape if id(tensor) in outputs else _without_other_names(tensor.shape, promised)
         info = known.get(name)
         if info is None or not info.type.HasField("tensor_type"):
@@ -192,7 +195,9 @@ def infer_shapes(graph: gs.Graph) -> None:
             continue
         imported = OnnxImporter.import_tensor(info)
         tensor.dtype = imported.dtype if imported.dtype is not None else tensor.dtype
-        tensor.shape = merge_shapes(old, imported.shape, keep_names=id(tensor) in outputs)
+        is_output = id(tensor) in outputs
+        new = _without_other_names(imported.shape, promised) if is_output else imported.shape
+        tensor.shape = merge_shapes(old, new, keep_names=is_output)
 
 
 def _without_other_names(shape: Sequence[Dim] | None, promised: set[str]) -> list[Dim] | None:

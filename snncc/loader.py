@@ -10,25 +10,28 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from snncc.errors import ModelError
-from snncc.external_data import ExternalTensor, check_stored_sizes, external_tensors, load_external
+from snncc.external_data import check_stored_sizes, external_tensors, load_external
 from snncc.graph import DOMAIN, Dim, first_line, known_dim
-from snncc.protos import all_graphs, all_nodes, all_tensors, describe, domain_of, opset_versions
+from snncc.model_checks import (
+    check_graph,
+    check_names,
+    check_operators,
+    check_opsets,
+    check_structure,
+    check_types,
+)
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 """Largest message that protobuf can hold: a model file without its external data."""
 
-_RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.ml")
-_UNSUPPORTED_TYPES = ("BFLOAT16", "FLOAT8", "FLOAT4", "FLOAT6", "FLOAT2", "INT4", "UINT4", "INT2", "UINT2", "COMPLEX")
 # First bytes of files that people take for models, and what to do about them.
 _OTHER_FORMATS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"version https://git-lfs", "it is a Git LFS pointer: run `git lfs pull` to fetch the model itself"),
@@ -102,19 +105,22 @@ def load_model(source: str | os.PathLike[str] | onnx.ModelProto) -> LoadedModel:
 
 def _loaded(model: onnx.ModelProto, name: str, path: Path | None, digest: hashlib._Hash, label: str) -> LoadedModel:
     try:
-        _check_structure(model)
+        check_structure(model)
+        check_names(model)
         external = external_tensors(model, path.parent if path is not None else None)
         check_stored_sizes(model)
-        _check_types(model)
-        _check_opsets(model)
-        _check_operators(model)
-        _check_graph(model, path, external)
+        check_types(model)
+        check_opsets(model)
+        check_operators(model)
+        check_graph(model, external)
         load_external(external, digest)
         if path is None:
             _hash_model(model, digest)
         return LoadedModel(model, name, digest.hexdigest(), _specs(model, "input"), _specs(model, "output"))
     except ModelError as error:
         raise ModelError(f"{label}: {error}") from error.__cause__
+    except Exception as error:  # a damaged file can say anything: whatever stumbles over it, it is the file's fault
+        raise ModelError(f"{label}: is no valid ONNX model ({first_line(error)}); export it again") from error
 
 
 # --- the file -----------------------------------------------------------------------------------------------------
@@ -152,133 +158,6 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
 
 
 # --- the model ----------------------------------------------------------------------------------------------------
-
-
-def _check_structure(model: onnx.ModelProto) -> None:
-    if not model.HasField("graph") or not model.graph.node:
-        raise ModelError("holds no network (a graph without nodes); export the model again")
-    if not model.ir_version:
-        raise ModelError("doesn't say its IR version, so it is no valid ONNX model; export it again")
-    if not model.opset_import:
-        raise ModelError("doesn't say which operator set it uses (no opset_import); export it again")
-    if not model.graph.output:
-        raise ModelError("its graph has no outputs; export it again, with the outputs that you need")
-    initialized = {tensor.name for tensor in model.graph.initializer}
-    if all(info.name in initialized for info in model.graph.input):
-        raise ModelError("its graph has no inputs, so there is nothing to convert; export it again, with an input")
-    for info in (*model.graph.input, *model.graph.output):
-        kind = info.type.WhichOneof("value")
-        if kind != "tensor_type":
-            what = "has no type" if kind is None else f"is no tensor ({kind.removesuffix('_type')})"
-            raise ModelError(f"its input or output '{info.name}' {what}; export it with tensors at both ends")
-
-
-def _check_types(model: onnx.ModelProto) -> None:
-    def check(name: str, code: int) -> None:
-        values = onnx.TensorProto.DataType.values()
-        kind = onnx.TensorProto.DataType.Name(code) if code in values else f"unknown type {code}"
-        if kind.startswith((*_UNSUPPORTED_TYPES, "unknown")):
-            raise ModelError(f"tensor '{name}' is {kind.lower()}: not supported in this version; export it in float32")
-
-    for graph in all_graphs(model):
-        for info in (*graph.input, *graph.output, *graph.value_info):
-            if info.type.HasField("tensor_type"):
-                check(info.name, info.type.tensor_type.elem_type)
-    for tensor in all_tensors(model):
-        check(tensor.name or "of a Constant", tensor.data_type)
-    for node, _ in all_nodes(model):
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to":
-                check(node.output[0], attribute.i)
-
-
-def _check_opsets(model: onnx.ModelProto) -> None:
-    opsets = opset_versions(model.opset_import)
-    default = opsets.get("")
-    if default is None:
-        used = next((node for node, _ in all_nodes(model) if not domain_of(node.domain)), None)
-        if used is not None:
-            raise ModelError(
-                f"{describe(used)} is a standard operator, but no standard opset is imported; export again"
-            )
-        return
-    newest = onnx.defs.onnx_opset_version()
-    if default < 1 or default > newest:
-        raise ModelError(
-            f"uses opset {default}, onnx {onnx.__version__} knows 1 to {newest}; upgrade onnx or export older"
-        )
-    reason = _refused_by_runtime(default, model.ir_version)
-    if reason is not None:
-        raise ModelError(
-            f"onnxruntime {ort.__version__} doesn't run opset {default} with IR version {model.ir_version} ({reason}); "
-            "upgrade onnxruntime or export with an older opset"
-        )
-
-
-def _refused_by_runtime(opset: int, ir_version: int) -> str | None:
-    """Return why ONNX Runtime won't load models of this kind; None if it does: a tiny one is tried."""
-    info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "probe", info[:1], info[1:])
-    probe = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=ir_version)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    try:
-        ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's own classes aren't public
-        return first_line(error)
-    return None
-
-
-def _check_operators(model: onnx.ModelProto) -> None:
-    local = {(domain_of(f.domain), f.name) for f in model.functions}
-    for node, opsets in all_nodes(model):
-        domain = domain_of(node.domain)
-        if (domain, node.op_type) in local or domain in _RUNTIME_DOMAINS:
-            continue
-        if domain:
-            raise ModelError(
-                f"{describe(node)} is of the domain '{domain}', which neither onnx nor the model defines; "
-                "export it with standard operators or with the operator as a model-local function"
-            )
-        version = opsets.get("", onnx.defs.onnx_opset_version())
-        try:
-            deprecated = onnx.defs.get_schema(node.op_type, version, "").deprecated
-        except onnx.defs.SchemaError:
-            raise ModelError(
-                f"{describe(node)} is no operator of opset {version}; export it with standard operators or with the "
-                "operator as a model-local function"
-            ) from None
-        if deprecated:
-            raise ModelError(f"{describe(node)} is not part of opset {version} any more; export the model again")
-
-
-def _check_graph(model: onnx.ModelProto, path: Path | None, external: list[ExternalTensor]) -> None:
-    """Run onnx's checker, on the model without its external data, which has been checked already."""
-    light = model
-    if external:
-        light = onnx.ModelProto()
-        light.CopyFrom(model)  # small: the data isn't loaded yet
-        for tensor in all_tensors(light):
-            _empty(tensor)
-    _guard(lambda: onnx.checker.check_model(light))
-
-
-def _empty(tensor: onnx.TensorProto) -> None:
-    """Make an external tensor one without elements, so that the checker has no file to look for."""
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
-        del tensor.dims[:]
-        tensor.dims.append(0)
-        tensor.raw_data = b""
-
-
-def _guard(check: Callable[[], object]) -> None:
-    try:
-        check()
-    except Exception as error:  # the checker raises ValidationError, and RuntimeError or ValueError from C++
-        raise ModelError(f"is no valid ONNX model: {first_line(error)}; export it again") from error
 
 
 def _hash_model(model: onnx.ModelProto, digest: hashlib._Hash) -> None:

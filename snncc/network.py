@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,8 @@ class SpikingNetwork:
         else:
             self._executor = self._executor or OrtExecutor(self.model)
             parts += [self._executor.run(batch) for batch in in_batches(data, batch_size, progress)]
-        return {name: _join([p[name] for p in parts], traced=name.endswith("_trace")) for name in parts[0]}
+        traces = {name for node in self.model.graph.node if node.op_type == "UnfoldTime" for name in node.output}
+        return {name: _join([p[name] for p in parts], traced=name in traces) for name in parts[0]}
 
     def simulator(self, backend: str = "ort") -> InstrumentedExecutor | ReferenceSimulator:
         """Return an executor that also reports spikes and outputs over time.
@@ -130,8 +130,9 @@ def _join(parts: list[NDArray[Any]], *, traced: bool) -> NDArray[Any]:
 def in_batches(data: Dataset, size: int, progress: Progress | None = None) -> Any:
     """Yield the samples in batches: of the network's own size where that is fixed, else of `size`."""
     size = data.inputs[0].batch or size
+    batches = data.batches(size)  # refuses a size below 1
     count = -(-len(data) // size)
-    for number, batch in enumerate(data.batches(size), 1):
+    for number, batch in enumerate(batches, 1):
         yield batch
         if progress is not None:
             progress(number, count)
@@ -172,14 +173,14 @@ def resolve_data(source: Any) -> Any:
     return source
 
 
-def read_ann(source: Source) -> LoadedModel:
-    """Read a network that is to be compiled or compared with.
+def read_ann(source: Source | LoadedModel) -> LoadedModel:
+    """Read a network that is to be compiled or compared with; one that has been read is only checked.
 
     Raises:
         ModelError: it can't be read or is invalid.
         UsageError: it is an artifact already.
     """
-    loaded = load_model(resolve(source))
+    loaded = source if isinstance(source, LoadedModel) else load_model(resolve(source))
     if loaded.is_artifact:
         raise UsageError(f"'{loaded.name}' is already a spiking network: give the ANN that it was compiled from")
     return loaded
@@ -193,8 +194,8 @@ def analyse_network(loaded: LoadedModel, ctx: Context, hook: Hook) -> gs.Graph:
     return graph
 
 
-def compile(  # noqa: A001 - the verb of the product, as in re.compile
-    model: Source,
+def compile(
+    model: Source | LoadedModel,
     *,
     calibration: Any = None,
     config: Config | None = None,
@@ -204,7 +205,7 @@ def compile(  # noqa: A001 - the verb of the product, as in re.compile
     """Turn a trained network into a spiking one.
 
     Args:
-        model: path of an ONNX file, `zoo:NAME`, or a model in memory.
+        model: path of an ONNX file, `zoo:NAME`, a model in memory, or what `read_ann` returned.
         calibration: data as the network's inputs take it: a path (.npz, .npy, folder of images), `zoo:calibration`,
             an array, a mapping from input names to arrays, an iterable of batches, or a `Dataset`. A few hundred
             samples are enough. None: thresholds are guessed, with a warning in `record.warnings`.
@@ -279,4 +280,4 @@ def default_output(source: Source) -> Path:
     """Return `<name>.snn.onnx` in the current directory for a model."""
     if isinstance(source, onnx.ModelProto):
         return Path(f"{source.graph.name or 'model'}.snn.onnx")
-    return Path(f"{Path(resolve(source)).stem}.snn.onnx")  # type: ignore[arg-type]
+    return Path(f"{Path(resolve(source)).stem}.snn.onnx")

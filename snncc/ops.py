@@ -144,6 +144,11 @@ def _axis_not_zero(default: int, attribute: str = "axis") -> BatchRule:
     return rule
 
 
+def _gather(node: gs.Node, view: View) -> bool:
+    """Indices that belong to samples would put an axis of their own into the output."""
+    return _first_input(node, view) and _axis_not_zero(0)(node, view)
+
+
 def _concat(node: gs.Node, view: View) -> bool:
     return all(view.batched(t) for t in node_inputs(node)) and _axis_not_zero(0)(node, view)
 
@@ -270,12 +275,10 @@ _LINEAR = {
     "Reshape": OpSpec(Role.LINEAR, batch=_reshape, channel_axis=1, keeps_spikes=True),
     "Flatten": OpSpec(Role.LINEAR, batch=_flatten, channel_axis=1, keeps_spikes=True),
     "Squeeze": OpSpec(Role.LINEAR, batch=_axes_without_zero(1), channel_axis=1, keeps_spikes=True),
-    "Unsqueeze": OpSpec(
-        Role.LINEAR, batch=_axes_without_zero(1, of_output=True), channel_axis=1, keeps_spikes=True
-    ),
+    "Unsqueeze": OpSpec(Role.LINEAR, batch=_axes_without_zero(1, of_output=True), channel_axis=1, keeps_spikes=True),
     "Transpose": OpSpec(Role.LINEAR, batch=_transpose, keeps_spikes=True),
     "Slice": OpSpec(Role.LINEAR, batch=_slice, keeps_spikes=True),
-    "Gather": OpSpec(Role.LINEAR, batch=_axis_not_zero(0), keeps_spikes=True),
+    "Gather": OpSpec(Role.LINEAR, batch=_gather, keeps_spikes=True),
     "Pad": OpSpec(Role.LINEAR, batch=_pad, keeps_spikes=True),
     "DepthToSpace": OpSpec(Role.LINEAR, batch=_first_input, channel_axis=1, keeps_spikes=True),
     "SpaceToDepth": OpSpec(Role.LINEAR, batch=_first_input, channel_axis=1, keeps_spikes=True),
@@ -349,25 +352,32 @@ def samplewise(node: gs.Node, batched: Callable[[gs.Tensor], bool]) -> bool:
     return rule is not None and rule(node, View(batched))
 
 
-def multiply_accumulates(node: gs.Node) -> int | None:
+def multiply_accumulates(node: gs.Node, batch: int | None = None) -> int | None:
     """Return the multiply-accumulates of a weighted node for one sample; None if a size is unknown.
 
-    The first axis of the output counts as the sample axis. Padding counts as in the usual tables: every output element
-    costs the whole kernel.
+    Padding counts as in the usual tables: every output element costs the whole kernel.
+
+    Args:
+        node: the node.
+        batch: the network's fixed number of samples; None: axis 0 of the node's tensors is the sample axis.
     """
     weights = next((t for t in node.inputs[:2] if isinstance(t, gs.Constant)), None)
     data = node.inputs[0] if node.op == "ConvTranspose" else node.outputs[0]
-    dims = static_dims((shape_of(data) or (None, None))[1:])
+    shape = shape_of(data) or (None, None)
+    whole = static_dims(shape) if batch is not None else None
+    dims = static_dims(shape[1:])
     if weights is None or dims is None:
         return None
     elements = int(np.prod(dims, dtype=np.int64))
-    shape = weights.shape
+    if whole is not None and batch is not None:
+        elements = int(np.prod(whole, dtype=np.int64)) // batch
+    kernel = weights.shape
     if node.op in ("Conv", "ConvTranspose"):
-        return elements * int(np.prod(shape[1:], dtype=np.int64))
+        return elements * int(np.prod(kernel[1:], dtype=np.int64))
     if node.op == "Gemm":
-        return elements * int(shape[1] if node.attrs.get("transB", 0) else shape[0])
+        return elements * int(kernel[1] if node.attrs.get("transB", 0) else kernel[0])
     on_the_left = weights is node.inputs[0]
-    return elements * int(shape[-1] if on_the_left or len(shape) == 1 else shape[-2])
+    return elements * int(kernel[-1] if on_the_left or len(kernel) == 1 else kernel[-2])
 
 
 def channel_axis(tensor: gs.Tensor, by_name: dict[str, gs.Node]) -> int:

@@ -15,12 +15,13 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.context import Context
-from snncc.errors import ModelError, PassError, SnnccError, UnsupportedModelError
+from snncc.errors import ModelError, Obstacle, PassError, SnnccError, UnsupportedModelError
 from snncc.graph import export_model, first_line
 from snncc.passes.analyse import Analyse
 from snncc.passes.base import Pass
 from snncc.passes.calibrate import Calibrate, Progress, generate_inputs
 from snncc.passes.correct_bias import CorrectBias
+from snncc.passes.dead_nodes import RemoveDeadNodes
 from snncc.passes.free_batch import FreeBatch
 from snncc.passes.infer_shapes import InferShapes
 from snncc.passes.insert_neurons import InsertNeurons
@@ -35,8 +36,12 @@ class Refuse(Pass):
 
     def run(self, graph: gs.Graph, ctx: Context) -> bool:
         """Raise `UnsupportedModelError` with every obstacle; change nothing."""
-        if ctx.analysis.obstacles:
-            raise UnsupportedModelError(ctx.analysis.obstacles)
+        obstacles = list(ctx.analysis.obstacles)
+        if ctx.config.trace:
+            remedy = "compile without --trace"
+            obstacles += [Obstacle(graph.name, "trace", line, remedy) for line in ctx.analysis.readout_blockers]
+        if obstacles:
+            raise UnsupportedModelError(obstacles)
         return False
 
 
@@ -44,6 +49,8 @@ ANALYSE: tuple[Pass, ...] = (
     *NORMALISE,
     # Needs the inferred shapes of a normalised graph: only they prove that a Reshape keeps the samples apart.
     FreeBatch(),
+    # The arithmetic on sizes that an opened Reshape read before would look like a node that can't be folded.
+    RemoveDeadNodes(),
     # What FreeBatch opened is open in the shapes too.
     InferShapes(),
     Analyse(),
@@ -82,6 +89,8 @@ class Hook:
     verify: bool = False
     dump: Path | None = None
     timings: list[tuple[str, float]] = field(default_factory=list)
+    _graph: gs.Graph | None = None
+    _checking: bool = False
     _reference: dict[str, NDArray[Any]] | None = None
     _feeds: dict[str, NDArray[Any]] | None = None
 
@@ -92,10 +101,12 @@ class Hook:
             SnnccError: what a pass raised.
             PassError: a pass failed in an unforeseen way, or changed the outputs although it promises not to.
         """
+        if graph is not self._graph:
+            self._graph, self._checking, self._feeds = graph, self.verify, None
         for step in passes:
             # From the first neuron on, the outputs are those of another network.
-            self.verify &= step.preserves_outputs
-            if self.verify and self._feeds is None:
+            self._checking &= step.preserves_outputs
+            if self._checking and self._feeds is None:
                 self._remember(graph)
             start = time.perf_counter()
             try:
@@ -111,7 +122,7 @@ class Hook:
             self.timings.append((step.name, time.perf_counter() - start))
             if self.dump is not None:
                 self._dump(step.name, graph)
-            if self.verify:
+            if self._checking:
                 self._check(step.name, graph)
 
     def _remember(self, graph: gs.Graph) -> None:
@@ -159,5 +170,3 @@ def _open_batch(graph: gs.Graph) -> bool:
 def _one_batch(graph: gs.Graph) -> dict[str, NDArray[Any]]:
     data = generate_inputs(graph)
     return data.batch(0, int(graph.inputs[0].shape[0]))
-
-

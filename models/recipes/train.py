@@ -54,7 +54,7 @@ RECIPES = {
         "VGG style: six convolutions, 32/64/96 channels, ReLU, max pooling, hidden layer of 128", 10, 0.1, 5e-4, 0.05
     ),
     "fashion_mobilenet": Recipe(
-        "MobileNetV1 style: six depthwise-separable convolutions, 64 to 256 channels, ReLU6", 12, 0.2, 2e-4, 0.05
+        "MobileNetV1 style: six depthwise-separable convolutions, 64 to 256 channels, ReLU6", 11, 0.2, 2e-4, 0.05
     ),
 }
 

@@ -1,8 +1,9 @@
 """The model-local ONNX functions of the domain `snncc`: neurons and what carries time, in standard operators.
 
-Every artifact brings the functions that it uses, so it runs in stock ONNX Runtime. Time is folded into the batch axis,
-time-major: a temporal tensor has the shape [T*N, ...], and row t*N + n holds sample n at timestep t. The functions whose
-name ends in `Step` do one timestep of a network whose batch axis can't hold time; they stand in the body of a Scan.
+Every artifact brings the functions that it uses, so it runs in stock ONNX Runtime. Time is folded into the batch
+axis, time-major: a temporal tensor has the shape [T*N, ...], and row t*N + n holds sample n at timestep t. The
+functions whose name ends in `Step` do one timestep of a network whose batch axis can't hold time; they stand in the
+body of a Scan.
 
 All values are float32. The NumPy form of the neuron is in `snncc.neurons.burst_if`.
 """
@@ -55,7 +56,8 @@ _SOURCES: dict[str, tuple[str, str]] = {
     "BurstIF": (
         "Burst integrate-and-fire neuron, reset by subtraction: u = v + x, n = clip(floor(u / θe), 0, max_burst), "
         "y = θe n, v = u - y, with θe = threshold_ratio * v_threshold and v[0] = v_init * θe.",
-        f"""<timesteps, max_burst, threshold_ratio>(x, v_threshold, v_init) => (y) {{{_UNFOLD}{_FOLDED_SHAPE}{_THRESHOLD}
+        f"""<timesteps, max_burst, threshold_ratio>(x, v_threshold, v_init) => (y) {{
+{_UNFOLD}{_FOLDED_SHAPE}{_THRESHOLD}
     ct = Div (xt, theta)
     sample_shape = Shape <start = 1> (xt)
     w0 = Expand (v_init, sample_shape)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAX_LEVELS = 4096  # beyond this many steps the quantisation error is far below the histogram's resolution
+_TINY = 1e-30  # no activation of a trained network: a channel that has nothing larger is dead
 _LOOKUPS = 1 << 22  # look-ups at a time: bounds the memory of the search
 
 
@@ -37,29 +38,30 @@ class ChannelHistogram:
         self.seen = 0
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count values, float32 [N, C, M]; what isn't positive is only counted in `seen`."""
+        """Count values, float32 [N, C, M]; what isn't positive (by more than 1e-30) is only counted in `seen`."""
         samples, channels, size = values.shape
         self.seen += samples * size
         self._make_room(values.max(axis=(0, 2), initial=0.0).astype(np.float64))
         bins = self.counts.shape[1]
         inverse = np.divide(1.0, self.width, out=np.zeros_like(self.width), where=self.width > 0)
-        offset = np.arange(channels, dtype=np.int32)[:, None] * bins
+        offset = np.arange(channels, dtype=np.int32)[:, None] * bins - 1
         rows = max(1, (1 << 18) // max(1, channels * size))
         total = np.zeros(channels * bins, np.int64)
         for start in range(0, samples, rows):
             chunk = values[start : start + rows]
-            index = (chunk * inverse.astype(np.float32)[:, None]).astype(np.int32)
-            np.minimum(index, bins - 1, out=index)
-            index += offset
-            total += np.bincount(index[chunk > 0], minlength=channels * bins)
+            # Rounding up, a value on an edge goes where it goes when bins are merged.
+            number = np.ceil(chunk * inverse.astype(np.float32)[:, None])
+            np.clip(number, 1, bins, out=number)
+            index = number.astype(np.int32) + offset
+            total += np.bincount(index[chunk > _TINY], minlength=channels * bins)
         self.counts += total.reshape(channels, bins)
 
     def _make_room(self, top: NDArray[np.float64]) -> None:
         bins = self.counts.shape[1]
-        fresh = (self.width == 0) & (top > 0)
+        fresh = (self.width == 0) & (top > _TINY)
         # A power of two keeps the edges independent of which batch came first.
         self.width[fresh] = 2.0 ** np.ceil(np.log2(top[fresh])) / bins
-        while (small := self.width * bins < top).any():
+        while (small := (self.width > 0) & (self.width * bins < top)).any():
             merged = self.counts[small].reshape(int(small.sum()), bins // 2, 2).sum(axis=2)
             self.counts[small] = np.concatenate([merged, np.zeros_like(merged)], axis=1)
             self.width[small] *= 2
@@ -72,10 +74,9 @@ class ChannelHistogram:
         if not (self.width > 0).any():
             return result
         result.width[0] = self.width.max()
-        factors = np.where(self.width > 0, result.width[0] / np.maximum(self.width, 1e-300), 1).astype(np.int64)
-        for counts, factor in zip(self.counts, factors, strict=True):
-            index = np.arange(bins) // factor
-            result.counts[0] += np.bincount(index, weights=counts, minlength=bins)[:bins]
+        for counts, ratio in zip(self.counts, self.width / result.width[0], strict=True):
+            index = ((np.arange(bins) + 0.5) * ratio).astype(np.int64)  # of the bin that holds this one's centre
+            result.counts[0] += np.bincount(index, weights=counts, minlength=bins)
         return result
 
     def maximum(self) -> NDArray[np.float64]:
@@ -177,7 +178,7 @@ def minimum_error_thresholds(
         high = np.minimum(top[alive], upper) / max_burst
         theta[alive] = _search(live, high, timesteps, max_burst, v_init, candidates)
         theta[~alive] = np.median(theta[alive])
-    return theta.astype(np.float32)
+    return np.minimum(theta, upper / max_burst).astype(np.float32)
 
 
 def _search(

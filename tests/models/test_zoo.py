@@ -150,3 +150,14 @@ def test_unknown_network(function: object) -> None:
 def test_unknown_data_set() -> None:
     with pytest.raises(UsageError, match="no data set 'train' in the zoo: choose one of calibration, test"):
         models.data_path("train")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_readme_states_the_recorded_figures(name: str) -> None:
+    info = models.info(name)
+    readme = (models.path(name).parents[1] / "README.md").read_text(encoding="utf-8")
+    (row,) = [line for line in readme.splitlines() if line.startswith(f"| `{name}` |")]
+    size = models.path(name).stat().st_size
+    figures = [f"{info.parameters:,}", f"{info.macs / 1e6:.1f} M", f"{size / 1e6:.2f} MB", f"{info.accuracy:.2%}"]
+    assert [cell.strip().replace(" %", "%") for cell in row.split("|")[3:-1]] == figures
+    assert info.recipe in readme

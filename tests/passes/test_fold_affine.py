@@ -248,7 +248,7 @@ def test_batchnorm_before_a_dense_layer(call: str) -> None:
 
 
 def test_batchnorm_before_a_transposed_gemm_stays() -> None:
-    text = f"""g (float[5,4] x, float[5,6] w, {BN_4}) => (float[4,6] y) {{
+    text = f"""g (float[4,4] x, float[4,6] w, {BN_4}) => (float[4,6] y) {{
         z = BatchNormalization(x, gamma, beta, mean, var)
         y = Gemm<transA=1>(z, w) }}"""
     assert fold(text, ("w", *BN)).ops == ["BatchNormalization", "Gemm"]

@@ -134,7 +134,10 @@ def test_dropout_with_its_mask_in_use_is_kept() -> None:
 )
 def test_reshape_of_a_batch(shape: str, target: list[int], gone: bool) -> None:
     out = ",".join("M" if d < 1 else str(d) for d in target) if not gone else shape
-    text = f"g (float[{shape}] x, int64[{len(target)}] s) => (float[{out}] y) {{ a = Relu(x) b = Reshape(a, s) y = Neg(b) }}"
+    text = f"""g (float[{shape}] x, int64[{len(target)}] s) => (float[{out}] y) {{
+        a = Relu(x)
+        b = Reshape(a, s)
+        y = Neg(b) }}"""
     assert remove(text, {"s": np.array(target)}).ops == (["Relu", "Neg"] if gone else ["Relu", "Reshape", "Neg"])
 
 

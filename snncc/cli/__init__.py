@@ -1,0 +1,5 @@
+"""The command line: `snncc`."""
+
+from snncc.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,138 @@
+"""`snncc compile`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from snncc.cli.files import check_output, open_data
+from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
+from snncc.cli.terminal import Terminal
+from snncc.config import Config
+from snncc.data import Dataset, ImageOptions
+from snncc.errors import UsageError
+from snncc.loader import LoadedModel
+from snncc.network import SpikingNetwork, compile, default_output, input_specs, read_ann, resolve
+from snncc.pipeline import Hook
+from snncc.report import snn as report
+from snncc.report.text import size as file_size
+
+EPILOG = """\b
+Examples:
+  snncc compile zoo:fashion_resnet20 --calib zoo:calibration
+  snncc compile model.onnx --calib images.npz -T 4 --max-burst 2 -o small.snn.onnx
+  snncc compile model.onnx --calib photos/ --size 224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  snncc compile model.onnx --calib calib.npz --samples 256 --verify --time-passes -v
+"""
+
+
+@click.command("compile", context_settings=SETTINGS, epilog=EPILOG, short_help="Turn a trained network into an SNN.")
+@click.argument("model")
+@click.option("-o", "--output", metavar="OUT", help="File to write; default: the model's name with .snn.onnx, here.")
+@click.option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, folder of images, or zoo:calibration.")
+@click.option("--samples", type=int, metavar="N", help="Use the first N calibration samples only.")
+@click.option("-T", "--timesteps", type=int, default=8, show_default=True, metavar="T", help="Simulation length.")
+@click.option("--max-burst", type=int, default=4, show_default=True, metavar="ψ", help="Most spikes per timestep.")
+@click.option(
+    "--v-init",
+    type=float,
+    default=0.5,
+    show_default=True,
+    metavar="V0",
+    help="Initial membrane potential as a fraction of the threshold.",
+)
+@click.option(
+    "--threshold-ratio",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="τ",
+    help="Multiplier of every threshold: fewer spikes, more error.",
+)
+@click.option("--per-layer", is_flag=True, help="One threshold per layer instead of one per channel.")
+@click.option("--no-bias-correction", is_flag=True, help="Leave the biases as they are.")
+@click.option("--trace", is_flag=True, help="Add an output with the running mean after each timestep.")
+@batch_size_option
+@click.option("--verify", is_flag=True, help="Check after each pass that the outputs stay equal where they should.")
+@click.option("--time-passes", is_flag=True, help="Print how long each pass took.")
+@click.option("--dump-passes", metavar="DIR", help="Write the graph after each pass to a folder.")
+@image_options
+@json_option
+@common_options
+@pass_terminal
+def compile_command(
+    terminal: Terminal,
+    *,
+    model: str,
+    output: str | None,
+    calib: str | None,
+    samples: int | None,
+    timesteps: int,
+    max_burst: int,
+    v_init: float,
+    threshold_ratio: float,
+    per_layer: bool,
+    no_bias_correction: bool,
+    trace: bool,
+    batch_size: int,
+    verify: bool,
+    time_passes: bool,
+    dump_passes: str | None,
+    image: ImageOptions | None,
+) -> None:
+    """Turn a trained ONNX network into a spiking one.
+
+    MODEL is the path of an ONNX file, or zoo:NAME. The result has the same inputs and outputs and runs in ONNX Runtime
+    like any other model. A few hundred calibration samples, fed as the network takes them, are enough; labels aren't
+    needed.
+    """
+    config = Config(
+        timesteps=timesteps,
+        max_burst=max_burst,
+        v_init=v_init,
+        threshold_ratio=threshold_ratio,
+        per_channel=not per_layer,
+        bias_correction=not no_bias_correction,
+        trace=trace,
+        batch_size=batch_size,
+    )
+    target = default_output(model) if output is None else Path(output)
+    inputs = {"model": str(resolve(model))} | ({} if calib is None else {"calibration data": calib})
+    check_output(target, "-o", inputs)
+    hook = Hook(verify=verify, dump=None if dump_passes is None else Path(dump_passes))
+    loaded = read_ann(model)
+    data = _calibration(loaded, calib, image, samples)
+    with terminal.progress("calibrating") as progress:
+        network = compile(loaded, calibration=data, config=config, hook=hook, progress=progress)
+    network.save(target)
+    terminal.warn(network.record.warnings)
+    if terminal.json:
+        timings = [{"pass": name, "seconds": seconds} for name, seconds in hook.timings]
+        terminal.print_json({"output": str(target), "record": network.report(), "timings": timings})
+        return
+    if not terminal.quiet:
+        _print_summary(terminal, network, target, model, verified=verify)
+    if time_passes:
+        terminal.print("", report.timing_table(hook.timings))
+
+
+def _calibration(
+    loaded: LoadedModel, calib: str | None, image: ImageOptions | None, samples: int | None
+) -> Dataset | None:
+    if calib is not None:
+        return open_data(calib, input_specs(loaded.model), image=image, limit=samples)
+    if samples is not None or image is not None:
+        what = "--samples" if samples is not None else "the options for images"
+        raise UsageError(f"{what} without --calib: say with --calib where the calibration data is")
+    return None
+
+
+def _print_summary(terminal: Terminal, network: SpikingNetwork, target: Path, model: str, *, verified: bool) -> None:
+    if terminal.verbose:
+        terminal.print(report.layer_table(network.record.layers), report.LAYER_LEGEND, "")
+    data = "zoo:test" if model.startswith("zoo:") else "DATA"
+    following = f"snncc eval {shlex.quote(str(target))} --data {data} --against {shlex.quote(model)}"
+    size = file_size(target.stat().st_size)
+    terminal.print(report.compile_facts(network.record, str(target), size, following, verified=verified))

@@ -1,0 +1,97 @@
+"""`snncc eval`."""
+
+from __future__ import annotations
+
+import click
+
+from snncc.cli.files import open_data, open_network
+from snncc.cli.options import (
+    SETTINGS,
+    backend_option,
+    batch_size_option,
+    common_options,
+    image_options,
+    json_option,
+    limit_option,
+    pass_terminal,
+)
+from snncc.cli.terminal import Terminal
+from snncc.data import ImageOptions
+from snncc.evaluate import Evaluation, evaluate
+from snncc.network import SpikingNetwork, read_ann
+from snncc.report import evaluation as report
+from snncc.runtime.meter import PROFILES, EnergyProfile
+
+EPILOG = """\b
+Examples:
+  snncc eval model.snn.onnx --data test.npz --against model.onnx
+  snncc eval fashion_resnet20.snn.onnx --data zoo:test --against zoo:fashion_resnet20 --limit 1000 -v
+  snncc eval model.snn.onnx --data test.npz --labels y --json
+
+Operations and energy are per sample. Profile 45nm: 4.6 pJ per multiply-accumulate, 0.9 pJ per synaptic operation.
+Profile spikes: 12.5 pJ per operation of the ANN, 77 fJ per spike.
+"""
+
+
+@click.command("eval", context_settings=SETTINGS, epilog=EPILOG, short_help="Measure an SNN: accuracy, spikes, energy.")
+@click.argument("snn")
+@click.option("--data", metavar="DATA", required=True, help="Samples, and labels for the accuracy; or zoo:test.")
+@click.option("--labels", metavar="KEY", help="Key of the labels in an .npz; default: label, labels, y, targets.")
+@click.option("--against", metavar="MODEL", help="The ANN, to compare with.")
+@limit_option
+@backend_option
+@batch_size_option
+@click.option(
+    "--profile",
+    type=click.Choice(list(PROFILES)),
+    default="45nm",
+    show_default=True,
+    help="What operations cost, in the result line.",
+)
+@image_options
+@json_option
+@common_options
+@pass_terminal
+def eval_command(
+    terminal: Terminal,
+    *,
+    snn: str,
+    data: str,
+    labels: str | None,
+    against: str | None,
+    limit: int | None,
+    backend: str,
+    batch_size: int,
+    profile: str,
+    image: ImageOptions | None,
+) -> None:
+    """Measure a compiled network on data: accuracy over time, agreement with its ANN, spikes and energy.
+
+    SNN is a file that `snncc compile` made. The class is the largest value of the first output of shape [N, K]. Without
+    class scores, the error of the outputs against the ANN's is measured instead. Folders of images have one subfolder
+    per class.
+    """
+    network = open_network(snn)
+    samples = open_data(data, network.inputs, labels=labels, image=image, limit=limit)
+    ann = None if against is None else read_ann(against)
+    with terminal.progress("evaluating") as progress:
+        result = evaluate(network, samples, ann=ann, backend=backend, batch_size=batch_size, progress=progress)
+    terminal.warn(result.warnings)
+    if terminal.json:
+        asked = {"snn": snn, "data": data, "against": against, "profile": profile}
+        terminal.print_json({**asked, "config": network.record.config, "evaluation": result.to_dict()})
+        return
+    chosen = PROFILES[profile]
+    if not terminal.quiet:
+        terminal.print(report.evaluation_facts(result, network.record, snn, data, against), "")
+        _print_tables(terminal, network, result, chosen)
+    terminal.print(report.result_line(result, network.record, chosen))
+
+
+def _print_tables(terminal: Terminal, network: SpikingNetwork, result: Evaluation, chosen: EnergyProfile) -> None:
+    terminal.print(report.comparison_table(result, chosen), "")
+    over_time = report.time_table(result)
+    if over_time is not None:
+        terminal.print(over_time, "")
+    if terminal.verbose:
+        terminal.print(report.layer_table(result.reading), "", report.operation_table(result.reading), "")

@@ -1,0 +1,109 @@
+"""Files that commands read and write. An output is tried before the work starts, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snncc.data import Dataset, ImageOptions, InputSpec
+from snncc.data import load as load_data
+from snncc.errors import SnnccError, UsageError
+from snncc.graph import first_line
+from snncc.network import SpikingNetwork, load, resolve, resolve_data
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+class OutputError(SnnccError):
+    """A file can't be written."""
+
+
+def open_network(source: str) -> SpikingNetwork:
+    """Load a compiled network.
+
+    Raises:
+        SnnccError: it can't be read or is none.
+    """
+    return load(resolve(source))
+
+
+def open_data(
+    source: str,
+    inputs: Sequence[InputSpec],
+    *,
+    labels: str | None = None,
+    image: ImageOptions | None = None,
+    limit: int | None = None,
+) -> Dataset:
+    """Open the data that an option names; see `snncc.data.load`."""
+    return load_data(resolve_data(source), inputs, labels=labels, image=image, limit=limit)
+
+
+def check_output(path: Path, option: str, inputs: Mapping[str, str | os.PathLike[str]]) -> None:
+    """Check before the work starts that a file can be written in the end.
+
+    Args:
+        path: the file.
+        option: the option that chooses it, for messages.
+        inputs: files that must not be overwritten, by what they are.
+
+    Raises:
+        UsageError: it is one of the inputs.
+        OutputError: it can't be written.
+    """
+    for what, other in inputs.items():
+        if _same(path, Path(other)):
+            raise UsageError(f"'{path}' is the {what} itself, which would be overwritten: choose another {option}")
+    advice = f"choose another place with {option}"
+    try:
+        if path.is_dir():
+            raise OutputError(f"can't write '{path}': it is a directory; {advice}")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"can't write '{path}': it is no regular file; {advice}")
+        if not path.parent.is_dir():
+            raise OutputError(f"can't write '{path}': there is no directory '{path.parent}'; create it or {advice}")
+        # Permission bits say little (root, read-only mounts, quotas): what counts is whether it works.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise OutputError(f"can't write '{path}': {reason}; {advice}") from error
+
+
+def _same(left: Path, right: Path) -> bool:
+    try:
+        return left.exists() and right.exists() and left.samefile(right)
+    except (OSError, ValueError):
+        return False
+
+
+def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as an `.npz`, the same bytes for the same arrays.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    temporary: str | None = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        # np.savez takes names as keyword arguments and stamps the time.
+        with os.fdopen(descriptor, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"can't write '{path}': {first_line(error)}; choose another place with --output") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,82 @@
+"""`snncc run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from snncc.cli.files import check_output, open_data, open_network, save_npz
+from snncc.cli.options import (
+    SETTINGS,
+    backend_option,
+    batch_size_option,
+    common_options,
+    image_options,
+    json_option,
+    limit_option,
+    pass_terminal,
+)
+from snncc.cli.terminal import Terminal
+from snncc.data import ImageOptions
+from snncc.errors import UsageError
+from snncc.network import resolve, resolve_data
+from snncc.report.outputs import describe_outputs, output_table
+from snncc.report.text import plural
+
+EPILOG = """\b
+Examples:
+  snncc run model.snn.onnx --input images.npz --output logits.npz
+  snncc run model.snn.onnx --input zoo:test --limit 100
+  snncc run model.snn.onnx --input photos/ --size 224 --backend numpy
+"""
+
+
+@click.command("run", context_settings=SETTINGS, epilog=EPILOG, short_help="Run an SNN on data.")
+@click.argument("snn")
+@click.option("--input", "data", metavar="DATA", required=True, help="What goes in: .npz, .npy or a folder of images.")
+@click.option("--output", metavar="OUT", help="Write all outputs to this .npz, by name; default: print a summary.")
+@limit_option
+@backend_option
+@batch_size_option
+@image_options
+@json_option
+@common_options
+@pass_terminal
+def run_command(
+    terminal: Terminal,
+    *,
+    snn: str,
+    data: str,
+    output: str | None,
+    limit: int | None,
+    backend: str,
+    batch_size: int,
+    image: ImageOptions | None,
+) -> None:
+    """Run a compiled network on data and keep its outputs.
+
+    SNN is a file that `snncc compile` made.
+    """
+    target = None if output is None else Path(output)
+    if target is not None:
+        if target.suffix.lower() != ".npz":
+            raise UsageError(f"--output is '{target}': its name must end in .npz, the only format there is")
+        check_output(target, "--output", {"network": str(resolve(snn)), "input": str(resolve_data(data))})
+    network = open_network(snn)
+    samples = open_data(data, network.inputs, image=image, limit=limit)
+    with terminal.progress("running") as progress:
+        outputs = network.run(samples, backend=backend, batch_size=batch_size, progress=progress)
+    if target is not None:
+        save_npz(target, outputs)
+    described = describe_outputs(outputs)
+    if terminal.json:
+        written = None if target is None else str(target)
+        terminal.print_json(
+            {"snn": snn, "samples": len(samples), "backend": backend, "output": written, "outputs": described}
+        )
+    elif target is None:
+        terminal.print(output_table(described))
+    elif not terminal.quiet:
+        names = ", ".join(f"{name} {facts['shape']}" for name, facts in described.items())
+        terminal.print(f"wrote {target}: {names} from {plural(len(samples), 'sample')}")

@@ -1,0 +1,167 @@
+"""What is checked of a model before anything is done with it. Each check raises a `ModelError`: reason and remedy."""
+
+from __future__ import annotations
+
+import onnx
+import onnxruntime as ort
+
+from snncc.errors import ModelError
+from snncc.external_data import ExternalTensor
+from snncc.graph import first_line
+from snncc.protos import all_graphs, all_nodes, all_tensors, describe, domain_of, opset_versions
+
+_RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.ml")
+_UNSUPPORTED_TYPES = ("BFLOAT16", "FLOAT8", "FLOAT4", "FLOAT6", "FLOAT2", "INT4", "UINT4", "INT2", "UINT2", "COMPLEX")
+
+
+def check_structure(model: onnx.ModelProto) -> None:
+    """Check that there is a network with tensors at both ends, and that it says what it is written in."""
+    if not model.HasField("graph") or not model.graph.node:
+        raise ModelError("holds no network (a graph without nodes); export the model again")
+    if not model.ir_version:
+        raise ModelError("doesn't say its IR version, so it is no valid ONNX model; export it again")
+    if not model.opset_import:
+        raise ModelError("doesn't say which operator set it uses (no opset_import); export it again")
+    if not model.graph.output:
+        raise ModelError("its graph has no outputs; export it again, with the outputs that you need")
+    initialized = {tensor.name for tensor in model.graph.initializer}
+    if all(info.name in initialized for info in model.graph.input):
+        raise ModelError("its graph has no inputs, so there is nothing to convert; export it again, with an input")
+    for info in (*model.graph.input, *model.graph.output):
+        kind = info.type.WhichOneof("value")
+        if kind != "tensor_type":
+            what = "has no type" if kind is None else f"is no tensor ({kind.removesuffix('_type')})"
+            raise ModelError(f"its input or output '{info.name}' {what}; export it with tensors at both ends")
+
+
+def check_names(model: onnx.ModelProto) -> None:
+    """Check that every name is text; protobuf hands over what isn't as bytes."""
+    names: list[str] = [model.graph.name, *(entry.domain for entry in model.opset_import)]
+    for graph in all_graphs(model):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            names += [info.name, *(dim.dim_param for dim in info.type.tensor_type.shape.dim)]
+    names += [tensor.name for tensor in all_tensors(model)]
+    for node, _ in all_nodes(model):
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+    for function in model.functions:
+        names += [function.name, function.domain, *function.input, *function.output]
+    broken = next((name for name in names if not isinstance(name, str)), None)
+    if broken is not None:
+        raise ModelError(f"the name {broken!r} in it isn't UTF-8 text, so the file is damaged; export it again")
+
+
+def check_types(model: onnx.ModelProto) -> None:
+    """Check that no tensor is of a type that this version can't compute with."""
+
+    def check(name: str, code: int) -> None:
+        values = onnx.TensorProto.DataType.values()
+        kind = onnx.TensorProto.DataType.Name(code) if code in values else f"unknown type {code}"
+        if kind.startswith((*_UNSUPPORTED_TYPES, "unknown")):
+            raise ModelError(f"tensor '{name}' is {kind.lower()}: not supported in this version; export it in float32")
+
+    for graph in all_graphs(model):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            if info.type.HasField("tensor_type"):
+                check(info.name, info.type.tensor_type.elem_type)
+    for tensor in all_tensors(model):
+        check(tensor.name or "of a Constant", tensor.data_type)
+    for node, _ in all_nodes(model):
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to":
+                check(node.output[0], attribute.i)
+
+
+def check_opsets(model: onnx.ModelProto) -> None:
+    """Check that onnx knows the opset, and that ONNX Runtime runs it."""
+    opsets = opset_versions(model.opset_import)
+    default = opsets.get("")
+    if default is None:
+        used = next((node for node, _ in all_nodes(model) if not domain_of(node.domain)), None)
+        if used is not None:
+            raise ModelError(
+                f"{describe(used)} is a standard operator, but no standard opset is imported; export again"
+            )
+        return
+    newest = onnx.defs.onnx_opset_version()
+    if default < 1 or default > newest:
+        raise ModelError(
+            f"uses opset {default}, onnx {onnx.__version__} knows 1 to {newest}; upgrade onnx or export older"
+        )
+    reason = _refused_by_runtime(default, model.ir_version)
+    if reason is not None:
+        raise ModelError(
+            f"onnxruntime {ort.__version__} doesn't run opset {default} with IR version {model.ir_version} ({reason}); "
+            "upgrade onnxruntime or export with an older opset"
+        )
+
+
+def _refused_by_runtime(opset: int, ir_version: int) -> str | None:
+    """Return why ONNX Runtime won't load models of this kind; None if it does: a tiny one is tried."""
+    info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "probe", info[:1], info[1:])
+    probe = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=ir_version)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own classes aren't public
+        return first_line(error)
+    return None
+
+
+def check_operators(model: onnx.ModelProto) -> None:
+    """Check that every operator is defined: by the standard, by the runtime or in the model."""
+    local = {(domain_of(f.domain), f.name) for f in model.functions}
+    for node, opsets in all_nodes(model):
+        domain = domain_of(node.domain)
+        if (domain, node.op_type) in local or domain in _RUNTIME_DOMAINS:
+            continue
+        if domain:
+            raise ModelError(
+                f"{describe(node)} is of the domain '{domain}', which neither onnx nor the model defines; "
+                "export it with standard operators or with the operator as a model-local function"
+            )
+        version = opsets.get("", onnx.defs.onnx_opset_version())
+        try:
+            deprecated = onnx.defs.get_schema(node.op_type, version, "").deprecated
+        except onnx.defs.SchemaError:
+            raise ModelError(
+                f"{describe(node)} is no operator of opset {version}; export it with standard operators or with the "
+                "operator as a model-local function"
+            ) from None
+        if deprecated:
+            raise ModelError(f"{describe(node)} is not part of opset {version} any more; export the model again")
+
+
+def check_graph(model: onnx.ModelProto, external: list[ExternalTensor]) -> None:
+    """Run onnx's checker, without the external data, which has been checked already and isn't loaded yet.
+
+    An input or output without a shape is one of unknown rank, which runtimes accept and only the checker doesn't.
+    """
+    light = model
+    if external or any(not _has_shape(info) for info in (*model.graph.input, *model.graph.output)):
+        light = onnx.ModelProto()
+        light.CopyFrom(model)
+        for tensor in all_tensors(light):
+            _empty(tensor)
+        for info in (*light.graph.input, *light.graph.output):
+            info.type.tensor_type.shape.SetInParent()
+    try:
+        onnx.checker.check_model(light)
+    except Exception as error:  # the checker raises ValidationError, and RuntimeError or ValueError from C++
+        raise ModelError(f"is no valid ONNX model: {first_line(error)}; export it again") from error
+
+
+def _has_shape(info: onnx.ValueInfoProto) -> bool:
+    return bool(info.type.tensor_type.HasField("shape"))
+
+
+def _empty(tensor: onnx.TensorProto) -> None:
+    """Make an external tensor one without elements, so that the checker has no file to look for."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+        del tensor.dims[:]
+        tensor.dims.append(0)
+        tensor.raw_data = b""

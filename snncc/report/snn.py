@@ -1,0 +1,122 @@
+"""What an artifact says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from snncc.artifact import LayerRecord, Record
+from snncc.report.ann import driven_by
+from snncc.report.text import NONE, clean, count, facts, number, percent, plural, signature, table, value_range
+
+LOWERING = {"batch": "folded into the batch axis", "scan": "a Scan over timesteps"}
+_SOURCES = {
+    "data": "from the calibration data",
+    "batchnorm": "from BatchNormalization statistics",
+    "generated": "from random inputs",
+}
+
+
+def layer_table(layers: Sequence[LayerRecord]) -> Table:
+    """Return the table of neuron layers; error and firing rate are those on the calibration data."""
+    columns = ("neurons", "θ", "ψ", "τ", "bias shift", "error", "rate")
+    made = table("layer", "kind", *columns, right=columns)
+    for layer in layers:
+        made.add_row(
+            clean(layer.name),
+            layer.activation,
+            count(layer.neurons),
+            value_range(layer.theta_min, layer.theta_max),
+            str(layer.max_burst),
+            number(layer.threshold_ratio),
+            number(layer.bias_shift, 2),
+            percent(layer.error),
+            NONE if layer.firing_rate is None else f"{layer.firing_rate:.3f}",
+        )
+    return made
+
+
+LAYER_LEGEND = (
+    "θ threshold (range over channels), ψ most spikes per timestep, τ threshold ratio, bias shift mean |shift|,\n"
+    "error squared error relative to the ANN's energy, rate spikes per neuron and timestep (on calibration data)"
+)
+
+
+def max_burst(record: Record) -> str:
+    """Return ψ of the network: one value, or the range over its layers."""
+    values = sorted({layer.max_burst for layer in record.layers}) or [int(record.config["max_burst"])]
+    return str(values[0]) if len(values) == 1 else f"{values[0]}–{values[-1]}"
+
+
+def neurons(record: Record) -> str:
+    """Return number of layers and neurons."""
+    sizes = [layer.neurons for layer in record.layers]
+    known = [size for size in sizes if size is not None]
+    total = f"{sum(known):,} in " if len(known) == len(sizes) else ""
+    return f"{total}{plural(len(sizes), 'layer')}"
+
+
+def symbols(record: Record) -> str:
+    """Return `T=8, ψ=4, v0=0.5`, and τ where it isn't 1."""
+    config = record.config
+    ratios = {layer.threshold_ratio for layer in record.layers} or {float(config["threshold_ratio"])}
+    tau = "" if ratios == {1.0} else f", τ={value_range(min(ratios), max(ratios))}"
+    return f"T={record.timesteps}, ψ={max_burst(record)}, v0={config['v_init']:g}{tau}"
+
+
+def thresholds(record: Record) -> str:
+    """Return how thresholds and biases were found."""
+    kind = "per channel" if record.config["per_channel"] else "per layer"
+    sources = list(dict.fromkeys(layer.threshold_source for layer in record.layers))
+    where = " and ".join(_SOURCES.get(s, s) for s in sources)
+    if sources == ["data"] and record.calibration is not None:
+        where = f"from {plural(int(record.calibration['samples']), 'sample')}"
+    corrected = any(layer.bias_shift is not None for layer in record.layers)
+    return f"{kind}, {where}; biases {'corrected' if corrected else 'not corrected'}"
+
+
+def snn_facts(record: Record, inputs: Sequence[Any], outputs: Sequence[Any]) -> Table:
+    """Return the summary of an artifact in a few lines."""
+    calibration = record.calibration
+    source = record.source
+    return facts(
+        {
+            "network": f"{source.get('name')}, compiled by snncc {record.version}",
+            "source": f"SHA-256 {source.get('sha256')}",
+            "inputs": signature(inputs),
+            "outputs": signature(outputs),
+            "simulation": symbols(record),
+            "neurons": neurons(record),
+            "MACs": driven_by(record.network["macs"]),
+            "time": LOWERING.get(str(record.network["lowering"]), str(record.network["lowering"])),
+            "thresholds": thresholds(record),
+            "calibration": "none" if calibration is None else f"data SHA-256 {calibration.get('fingerprint')}",
+        }
+    )
+
+
+def compile_facts(record: Record, output: str, bytes_written: str, following: str, *, verified: bool) -> Table:
+    """Return what a compile made, in a few lines."""
+    return facts(
+        {
+            "wrote": f"{output} ({bytes_written})",
+            "neurons": f"{neurons(record)}, {symbols(record)}",
+            "MACs": driven_by(record.network["macs"]),
+            "time": LOWERING.get(str(record.network["lowering"]), str(record.network["lowering"])),
+            "thresholds": thresholds(record),
+            "verified": "every pass that must keep the outputs kept them" if verified else None,
+            "next": following,
+        }
+    )
+
+
+def timing_table(timings: Sequence[tuple[str, float]]) -> Table:
+    """Return the table of passes and seconds."""
+    made = table("pass", "seconds", "share", right=("seconds", "share"))
+    total = sum(seconds for _, seconds in timings)
+    for name, seconds in timings:
+        made.add_row(name, f"{seconds:.3f}", percent(seconds / total if total else 0.0, 1))
+    made.add_row("total", f"{total:.3f}", "")
+    return made

@@ -1,0 +1,9 @@
+"""Shared by all tests: this folder on the import path, and how hypothesis searches."""
+
+from __future__ import annotations
+
+import hypothesis
+
+# The same examples on every machine and in every run; no deadline, as the first call of a session is slow.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("repeatable")

@@ -1,0 +1,453 @@
+"""Reading models: what is fine is read whole, what isn't ends in one line that names file, reason and remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+from snncc.errors import ModelError
+from snncc.loader import LoadedModel, load_model
+
+TEXT = '<ir_version: 8, opset_import: ["" : 17]> '
+RELU = TEXT + "g (float[N,3] x) => (float[N,3] y) { [act] y = Relu(x) }"
+WEIGHTED = TEXT + "g (float[N,3] x) => (float[N,3] y) <float[3] w = {1, 2, 3}> { [mul] y = Mul(x, w) }"
+
+Change = Callable[[onnx.ModelProto], None]
+
+
+def parse(text: str) -> onnx.ModelProto:
+    return onnx.parser.parse_model(text)
+
+
+def save(path: Path, model: onnx.ModelProto) -> Path:
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def message(source: object) -> str:
+    """Return the one line of the error that loading ends in."""
+    with pytest.raises(ModelError) as caught:
+        load_model(source)  # type: ignore[arg-type]
+    text = str(caught.value)
+    assert "\n" not in text
+    assert len(text) < 700
+    return text
+
+
+# --- what is fine -------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_model(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.v1.onnx", parse(RELU))
+    loaded = load_model(path)
+    assert isinstance(loaded, LoadedModel)
+    assert loaded.name == "net.v1"
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.model == parse(RELU)
+    assert not loaded.is_artifact
+    assert [(s.name, s.dtype, s.shape) for s in loaded.inputs] == [("x", np.float32, ("N", 3))]
+    assert [(s.name, s.dtype, s.shape) for s in loaded.outputs] == [("y", np.float32, ("N", 3))]
+    assert load_model(str(path)) == loaded
+
+
+def test_a_model_in_memory_is_not_modified() -> None:
+    model = parse(RELU)
+    loaded = load_model(model)
+    assert loaded.name == "g"
+    assert loaded.model == model
+    assert loaded.model is not model
+    assert len(loaded.sha256) == 64
+
+
+def test_initializers_are_no_inputs_of_the_signature() -> None:
+    model = parse(WEIGHTED)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [3]))
+    assert [s.name for s in load_model(model).inputs] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("dim", "shape"), [(-1, (None, 3)), (0, (None, 3)), ("?", (None, 3)), ("batch", ("batch", 3)), (4, (4, 3))]
+)
+def test_sizes_that_say_nothing(dim: int | str, shape: tuple[object, ...]) -> None:
+    model = parse(RELU)
+    first = model.graph.input[0].type.tensor_type.shape.dim[0]
+    first.ClearField("dim_param")
+    if isinstance(dim, str):
+        first.dim_param = dim
+    else:
+        first.dim_value = dim
+    assert load_model(model).inputs[0].shape == shape
+
+
+def test_an_output_of_unknown_rank() -> None:
+    model = parse(RELU)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    loaded = load_model(model)
+    assert loaded.outputs[0].shape is None
+    assert loaded.model == model
+
+
+def test_operators_of_the_runtime_and_model_local_functions() -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> '
+    load_model(parse(text + "g (float[3] x) => (float[3] y) { y = com.microsoft.QuickGelu(x) }"))
+    text = '<ir_version: 8, opset_import: ["" : 17, "loc" : 1]> g (float[3] x) => (float[3] y) { y = loc.f(x) } '
+    load_model(parse(text + '<domain: "loc", opset_import: ["" : 17]> f (a) => (b) { b = Relu(a) }'))
+
+
+def test_an_artifact_is_recognised() -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17, "snncc" : 1]> g (float[3] x) => (float[3] y) { y = snncc.f(x) } '
+    model = parse(text + '<domain: "snncc", opset_import: ["" : 17]> f (a) => (b) { b = Relu(a) }')
+    assert load_model(model).is_artifact
+
+
+def test_the_long_name_of_the_default_domain() -> None:
+    assert load_model(parse(RELU.replace('"" : 17', '"ai.onnx" : 17')))
+
+
+# --- what is no model -----------------------------------------------------------------------------------------------
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "doesn't exist; check the path" in message(tmp_path / "none.onnx")
+    assert "is a directory" in message(tmp_path)
+    (tmp_path / "empty.onnx").touch()
+    assert "is empty" in message(tmp_path / "empty.onnx")
+    assert "can't be read" in message("a\0b.onnx")
+    assert "can't be read" in message(tmp_path / ("n" * 300))
+    (tmp_path / "loop").symlink_to("loop")
+    assert "can't be read" in message(tmp_path / "loop")
+    (tmp_path / "file").write_bytes(b"x")
+    assert "can't be read" in message(tmp_path / "file" / "net.onnx")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a matter of POSIX")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    assert "is no regular file" in message(tmp_path / "pipe.onnx")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")
+def test_no_permission(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", parse(RELU))
+    path.chmod(0)
+    assert "can't be read (Permission denied)" in message(path)
+
+
+def test_a_file_too_large_for_onnx(tmp_path: Path) -> None:
+    path = tmp_path / "large.onnx"
+    with path.open("wb") as stream:
+        stream.truncate(2**31)
+    assert "is larger than 2 GiB" in message(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x00" * 100, "is no ONNX model or is cut short"),
+        (b"hello world, this is no model", "is no ONNX model or is cut short"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"PK\x03\x04rest", "PyTorch checkpoint"),
+        (b"\x89HDF\r\n\x1a\n", "Keras"),
+        (b"\x1c\x00\x00\x00TFL3", "TensorFlow Lite"),
+        (b"\x1c\x00\x00\x00ORTM", "ONNX Runtime's own format"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"\x08\x08", "holds no network"),
+        (b"\x08\x08\x3a\x00", "holds no network"),
+    ],
+)
+def test_other_content(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    text = message(path)
+    assert reason in text
+    assert text.startswith(f"'{path}': ")
+
+
+def test_every_truncation_is_an_error(tmp_path: Path) -> None:
+    whole = parse(WEIGHTED).SerializeToString()
+    path = tmp_path / "net.onnx"
+    for length in range(1, len(whole)):
+        path.write_bytes(whole[:length])
+        message(path)
+
+
+def test_flipped_bytes_are_an_error_or_a_model(tmp_path: Path) -> None:
+    """No other exception gets out, whatever the file holds."""
+    whole = parse(WEIGHTED).SerializeToString()
+    rng = np.random.default_rng(0)
+    path = tmp_path / "net.onnx"
+    for _ in range(300):
+        broken = bytearray(whole)
+        for position in rng.integers(0, len(whole), 3):
+            broken[position] = rng.integers(0, 256)
+        path.write_bytes(bytes(broken))
+        with contextlib.suppress(ModelError):
+            load_model(path)
+
+
+# --- what is a model, but not a sound one -----------------------------------------------------------------------------
+
+
+def without_opset(model: onnx.ModelProto) -> None:
+    del model.opset_import[:]
+
+
+def without_ir(model: onnx.ModelProto) -> None:
+    model.ClearField("ir_version")
+
+
+def without_inputs(model: onnx.ModelProto) -> None:
+    del model.graph.input[:]
+
+
+def without_outputs(model: onnx.ModelProto) -> None:
+    del model.graph.output[:]
+
+
+def without_nodes(model: onnx.ModelProto) -> None:
+    del model.graph.node[:]
+
+
+def sequence_input(model: onnx.ModelProto) -> None:
+    model.graph.input[0].CopyFrom(onnx.helper.make_tensor_sequence_value_info("x", onnx.TensorProto.FLOAT, None))
+
+
+def untyped_output(model: onnx.ModelProto) -> None:
+    model.graph.output[0].ClearField("type")
+
+
+def unsorted(model: onnx.ModelProto) -> None:
+    model.graph.node.insert(0, onnx.helper.make_node("Neg", ["y"], ["z"]))
+
+
+def unknown_op(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Frobnicate"
+
+
+def foreign_op(model: onnx.ModelProto) -> None:
+    model.graph.node[0].domain = "acme"
+
+
+def later_op(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Gelu"
+
+
+def gone_op(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Upsample"
+
+
+def future_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 999
+
+
+def negative_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = -3
+
+
+def foreign_opset_only(model: onnx.ModelProto) -> None:
+    model.opset_import[0].domain = "acme"
+
+
+def future_ir(model: onnx.ModelProto) -> None:
+    model.ir_version = 999
+
+
+def name_that_is_no_text(model: onnx.ModelProto) -> None:
+    data = model.SerializeToString().replace(b"act", b"\xff\xfe\xfd")
+    model.ParseFromString(data)
+
+
+def bad_attribute(model: onnx.ModelProto) -> None:
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("colour", "red"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without_opset, "no opset_import"),
+        (without_ir, "doesn't say its IR version"),
+        (without_inputs, "has no inputs"),
+        (without_outputs, "has no outputs"),
+        (without_nodes, "holds no network"),
+        (sequence_input, "'x' is no tensor (sequence)"),
+        (untyped_output, "'y' has no type"),
+        (unsorted, "is no valid ONNX model: Nodes in a graph must be topologically sorted"),
+        (unknown_op, "node 'act' (Frobnicate) is no operator of opset 17"),
+        (foreign_op, "node 'act' (Relu) is of the domain 'acme'"),
+        (later_op, "node 'act' (Gelu) is no operator of opset 17"),
+        (gone_op, "node 'act' (Upsample) is not part of opset 17 any more"),
+        (future_opset, "uses opset 999"),
+        (negative_opset, "uses opset -3"),
+        (foreign_opset_only, "no standard opset is imported"),
+        (future_ir, "with IR version 999"),
+        (name_that_is_no_text, "isn't UTF-8 text"),
+        (bad_attribute, "Unrecognized attribute: colour"),
+    ],
+)
+def test_unsound_models(change: Change, reason: str, tmp_path: Path) -> None:
+    model = parse(RELU)
+    change(model)
+    text = message(save(tmp_path / "net.onnx", model))
+    assert reason in text
+    assert text.startswith(f"'{tmp_path / 'net.onnx'}': ")
+
+
+def test_an_unknown_op_in_a_subgraph_and_in_a_function() -> None:
+    text = """g (float[3] x, bool c) => (float[3] y) {
+        y = If (c) <then_branch = t () => (float[3] p) { p = Relu(x) },
+                    else_branch = e () => (float[3] q) { [deep] q = Relu(x) }> }"""
+    model = parse(TEXT + text)
+    branch = model.graph.node[0].attribute[1].g
+    branch.node[0].op_type = "Frobnicate"
+    assert "node 'deep' (Frobnicate)" in message(model)
+    text = '<ir_version: 8, opset_import: ["" : 17, "loc" : 1]> g (float[3] x) => (float[3] y) { y = loc.f(x) } '
+    model = parse(text + '<domain: "loc", opset_import: ["" : 17]> f (a) => (b) { [inner] b = Relu(a) }')
+    model.functions[0].node[0].op_type = "Frobnicate"
+    assert "node 'inner' (Frobnicate)" in message(model)
+
+
+@pytest.mark.parametrize("kind", ["BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2", "INT4", "UINT4", "COMPLEX64"])
+def test_types_that_are_not_supported(kind: str) -> None:
+    code = onnx.TensorProto.DataType.Value(kind)
+    model = parse(RELU)
+    model.graph.input[0].type.tensor_type.elem_type = code
+    assert f"tensor 'x' is {kind.lower()}: not supported in this version" in message(model)
+    model = parse(WEIGHTED)
+    model.graph.initializer[0].data_type = code
+    assert f"tensor 'w' is {kind.lower()}: not supported" in message(model)
+    model = parse(RELU.replace("Relu(x)", f"Cast<to={code}>(x)"))
+    assert f"tensor 'y' is {kind.lower()}: not supported" in message(model)
+
+
+def test_weights_of_the_wrong_size() -> None:
+    model = parse(WEIGHTED)
+    tensor = onnx.numpy_helper.from_array(np.ones(3, np.float32), "w")
+    tensor.dims[0] = 10**9
+    model.graph.initializer[0].CopyFrom(tensor)
+    assert "tensor 'w' holds 12 bytes instead of 4000000000" in message(model)
+
+
+# --- external data --------------------------------------------------------------------------------------------------
+
+
+def external(tmp_path: Path, location: str = "w.bin", **entries: str) -> Path:
+    """Save a model whose weights are external; the data itself isn't written."""
+    model = parse(WEIGHTED)
+    tensor = model.graph.initializer[0]
+    tensor.Clear()
+    tensor.name, tensor.data_type = "w", onnx.TensorProto.FLOAT
+    tensor.dims.append(3)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    return save(tmp_path / "net.onnx", model)
+
+
+DATA = np.array([4, 5, 6], np.float32).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("entries", "content"),
+    [({}, DATA), ({"offset": "0", "length": "12"}, DATA), ({"offset": "4096", "length": "12"}, bytes(4096) + DATA)],
+)
+def test_external_data_is_loaded(tmp_path: Path, entries: dict[str, str], content: bytes) -> None:
+    path = external(tmp_path, **entries)
+    (tmp_path / "w.bin").write_bytes(content)
+    loaded = load_model(path)
+    tensor = loaded.model.graph.initializer[0]
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), [4, 5, 6])
+    assert tensor.data_location == onnx.TensorProto.DEFAULT
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes() + content).hexdigest()
+    onnx.checker.check_model(loaded.model, full_check=True)
+
+
+def test_external_data_as_onnx_writes_it(tmp_path: Path) -> None:
+    model = parse(WEIGHTED)
+    weights = np.random.default_rng(0).standard_normal(3).astype(np.float32)
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "w"))
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
+    loaded = load_model(tmp_path / "net.onnx")
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(loaded.model.graph.initializer[0]), weights)
+
+
+def test_external_data_in_a_subfolder_and_through_a_link_inside(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "w.bin").write_bytes(DATA)
+    load_model(external(tmp_path, "sub/w.bin"))
+    load_model(external(tmp_path, "sub/../sub/w.bin"))
+    (tmp_path / "link.bin").symlink_to(tmp_path / "sub" / "w.bin")
+    load_model(external(tmp_path, "link.bin"))
+
+
+def test_external_data_outside_is_refused_unread(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(DATA)
+    assert "is an absolute path, which is refused" in message(external(folder, str(secret)))
+    assert "is an absolute path, which is refused" in message(external(folder, "C:\\secret.bin"))
+    assert "is an absolute path, which is refused" in message(external(folder, "\\\\host\\share"))
+    assert "lies outside the model's folder" in message(external(folder, "../secret.bin"))
+    (folder / "link.bin").symlink_to(secret)
+    assert "lies outside the model's folder" in message(external(folder, "link.bin"))
+    (folder / "sub").symlink_to(tmp_path)
+    assert "lies outside the model's folder" in message(external(folder, "sub/secret.bin"))
+    # A folder whose name begins like the model's.
+    (tmp_path / "model2").mkdir()
+    (tmp_path / "model2" / "w.bin").write_bytes(DATA)
+    assert "lies outside the model's folder" in message(external(folder, "../model2/w.bin"))
+
+
+@pytest.mark.parametrize(
+    ("entries", "content", "reason"),
+    [
+        ({}, None, "is missing"),
+        ({}, DATA[:-1], "is cut short"),
+        ({"offset": "4"}, DATA, "is cut short: bytes 4 to 16 are needed, the file has 12"),
+        ({"length": "8"}, DATA, "is 8 bytes long, its type and shape take 12"),
+        ({"length": "99999999999"}, DATA, "its type and shape take 12"),
+        ({"offset": "-4"}, DATA, "offset '-4', which is no whole number"),
+        ({"length": "many"}, DATA, "length 'many', which is no whole number"),
+        ({"offset": "9" * 30}, DATA, "which is no whole number"),
+    ],
+)
+def test_damaged_external_data(tmp_path: Path, entries: dict[str, str], content: bytes | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / "w.bin").write_bytes(content)
+    text = message(external(tmp_path, **entries))
+    assert reason in text
+    assert "tensor 'w'" in text
+
+
+def test_external_data_that_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert "is no regular file" in message(external(tmp_path, "folder"))
+    assert "names no file" in message(external(tmp_path, ""))
+    (tmp_path / "loop").symlink_to("loop")
+    assert "tensor 'w'" in message(external(tmp_path, "loop"))
+
+
+def test_external_data_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "w.bin").write_bytes(DATA)
+    monkeypatch.setattr("snncc.external_data.MAX_FILE_BYTES", 11)
+    assert "the most that is accepted; split the data" in message(external(tmp_path))
+
+
+def test_more_external_data_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "w.bin").write_bytes(DATA)
+    monkeypatch.setattr("snncc.external_data.MAX_TOTAL_BYTES", 11)
+    assert "in all, which is refused" in message(external(tmp_path))
+
+
+def test_external_data_of_a_model_in_memory(tmp_path: Path) -> None:
+    model = onnx.load(external(tmp_path), load_external_data=False)
+    assert "give the model's path instead" in message(model)
