@@ -55,7 +55,8 @@ def analyse(graph: gs.Graph) -> Analysis:
     _assign_traffic(graph, neurons, result)
     _find_obstacles(graph, neurons, result)
     _find_fold_blockers(graph, result)
-    result.obstacles += lowering_obstacles(graph, result)
+    if not result.obstacles:  # a node that can't be converted would be named again as one that can't be folded
+        result.obstacles += lowering_obstacles(graph, result)
     by_name = producers(graph)
     for node in graph.nodes:
         if node.name in neurons:

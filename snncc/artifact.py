@@ -18,7 +18,8 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import onnx
@@ -174,6 +175,9 @@ def read_record(model: onnx.ModelProto, what: str) -> Record:
         values = {key.removeprefix(_PREFIX): json.loads(value) for key, value in entries.items()}
         values["layers"] = [LayerRecord(**layer) for layer in values["layers"]]
         record = Record(**values)
+        _check_types(record)
+        for layer in record.layers:
+            _check_types(layer)
         if record.timesteps < 1:
             raise ValueError("timesteps is less than 1")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -181,6 +185,13 @@ def read_record(model: onnx.ModelProto, what: str) -> Record:
             f"{what} has a damaged record ({type(error).__name__}: {first_line(error)}): compile the network again"
         ) from error
     return record
+
+
+def _check_types(part: Record | LayerRecord) -> None:
+    for name, hint in get_type_hints(type(part)).items():
+        kinds = tuple(get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,)))
+        if not isinstance(getattr(part, name), kinds):
+            raise TypeError(f"'{name}' is a {type(getattr(part, name)).__name__}")
 
 
 def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:

@@ -28,6 +28,8 @@ class Config:
         threshold_ratio: τ, multiplier of every threshold, at least 1.
         per_channel: one threshold per channel (True) or one per layer.
         bias_correction: fold the mean conversion error of each layer into its bias. Needs calibration data.
+        gain_correction: with the bias correction, also match the standard deviation of each weighted layer's output
+            to the ANN's, by a factor per channel that is folded into the weights.
         trace: add an output `<name>_trace` [T, ...] with the running mean of each output after each timestep.
         batch_size: samples per calibration chunk; a matter of memory and speed, not of results.
 
@@ -41,6 +43,7 @@ class Config:
     threshold_ratio: float = 1.0
     per_channel: bool = True
     bias_correction: bool = True
+    gain_correction: bool = True
     trace: bool = False
     batch_size: int = 32
 

@@ -52,6 +52,19 @@ class LayerCalibration:
     firing_rate: float | None = None
 
 
+@dataclass(frozen=True)
+class WeightCorrection:
+    """What brings the output of one weighted layer back to the ANN's, per channel: y -> gain * y + shift.
+
+    Attributes:
+        gain: float32 [C], positive.
+        shift: float32 [C].
+    """
+
+    gain: NDArray[np.float32]
+    shift: NDArray[np.float32]
+
+
 @dataclass
 class Context:
     """State that travels through the pipeline beside the graph.
@@ -62,6 +75,7 @@ class Context:
         batchnorm: moments of the outputs of the BatchNormalization nodes that were in the file, by tensor name.
         analysis: result of the latest analysis.
         layers: result of calibration, by the name of the neuron's node.
+        corrections: corrections of weighted layers that calibration found, by the name of the layer's node.
         activations: what each neuron stands for, by the name of its node: an inserted one doesn't say.
         warnings: what the user should know; printed at the end and kept in the report.
     """
@@ -71,6 +85,7 @@ class Context:
     batchnorm: dict[str, Moments] = field(default_factory=dict)
     analysis: Analysis = field(default_factory=Analysis)
     layers: dict[str, LayerCalibration] = field(default_factory=dict)
+    corrections: dict[str, WeightCorrection] = field(default_factory=dict)
     activations: dict[str, Activation] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 

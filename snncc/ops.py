@@ -364,20 +364,23 @@ def multiply_accumulates(node: gs.Node, batch: int | None = None) -> int | None:
     weights = next((t for t in node.inputs[:2] if isinstance(t, gs.Constant)), None)
     data = node.inputs[0] if node.op == "ConvTranspose" else node.outputs[0]
     shape = shape_of(data) or (None, None)
-    whole = static_dims(shape) if batch is not None else None
-    dims = static_dims(shape[1:])
+    whole = None if batch is None else static_dims(shape)
+    dims = static_dims(shape[1:]) if whole is None else whole
     if weights is None or dims is None:
         return None
-    elements = int(np.prod(dims, dtype=np.int64))
-    if whole is not None and batch is not None:
-        elements = int(np.prod(whole, dtype=np.int64)) // batch
-    kernel = weights.shape
+    total = int(np.prod(dims, dtype=np.int64)) * _fan_in(node, weights)
+    return total if whole is None or batch is None else total // batch
+
+
+def _fan_in(node: gs.Node, weights: gs.Constant) -> int:
+    """Return the weights that each element of the output (of the input, for ConvTranspose) meets."""
+    shape = weights.shape
     if node.op in ("Conv", "ConvTranspose"):
-        return elements * int(np.prod(kernel[1:], dtype=np.int64))
+        return int(np.prod(shape[1:], dtype=np.int64))
     if node.op == "Gemm":
-        return elements * int(kernel[1] if node.attrs.get("transB", 0) else kernel[0])
+        return int(shape[1] if node.attrs.get("transB", 0) else shape[0])
     on_the_left = weights is node.inputs[0]
-    return elements * int(kernel[-1] if on_the_left or len(kernel) == 1 else kernel[-2])
+    return int(shape[-1] if on_the_left or len(shape) == 1 else shape[-2])
 
 
 def channel_axis(tensor: gs.Tensor, by_name: dict[str, gs.Node]) -> int:

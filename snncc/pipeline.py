@@ -21,6 +21,7 @@ from snncc.passes.analyse import Analyse
 from snncc.passes.base import Pass
 from snncc.passes.calibrate import Calibrate, Progress, generate_inputs
 from snncc.passes.correct_bias import CorrectBias
+from snncc.passes.correct_weights import CorrectWeights
 from snncc.passes.dead_nodes import RemoveDeadNodes
 from snncc.passes.free_batch import FreeBatch
 from snncc.passes.infer_shapes import InferShapes
@@ -65,6 +66,8 @@ def convert(progress: Progress | None = None) -> tuple[Pass, ...]:
         Refuse(),
         # Works on the ANN: the activations are still there to compare with.
         Calibrate(progress),
+        # Found by name, so it must come before nodes are added.
+        CorrectWeights(),
         # Before the biases, which look for the neuron's current.
         InsertNeurons(),
         CorrectBias(),

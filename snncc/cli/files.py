@@ -63,10 +63,7 @@ def check_output(path: Path, option: str, inputs: Mapping[str, str | os.PathLike
             raise UsageError(f"'{path}' is the {what} itself, which would be overwritten: choose another {option}")
     advice = f"choose another place with {option}"
     try:
-        if path.is_dir():
-            raise OutputError(f"can't write '{path}': it is a directory; {advice}")
-        if path.exists() and not path.is_file():
-            raise OutputError(f"can't write '{path}': it is no regular file; {advice}")
+        _check_kind(path, advice)
         if not path.parent.is_dir():
             raise OutputError(f"can't write '{path}': there is no directory '{path.parent}'; create it or {advice}")
         # Permission bits say little (root, read-only mounts, quotas): what counts is whether it works.
@@ -75,6 +72,14 @@ def check_output(path: Path, option: str, inputs: Mapping[str, str | os.PathLike
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise OutputError(f"can't write '{path}': {reason}; {advice}") from error
+
+
+def _check_kind(path: Path, advice: str) -> None:
+    """Refuse what a rename would destroy: to write atomically as root to /dev/null is to replace the device."""
+    if path.is_dir():
+        raise OutputError(f"can't write '{path}': it is a directory; {advice}")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"can't write '{path}': it is no regular file; {advice}")
 
 
 def _same(left: Path, right: Path) -> bool:
@@ -91,6 +96,7 @@ def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         OutputError: the file can't be written.
     """
     temporary: str | None = None
+    _check_kind(path, "choose another place with --output")
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         # np.savez takes names as keyword arguments and stamps the time.

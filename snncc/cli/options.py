@@ -85,9 +85,10 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--layout",
         type=click.Choice(["NCHW", "NHWC"], case_sensitive=False),
+        metavar="NCHW|NHWC",
         help="Images: order of the axes, where it can't be inferred.",
     )
-    @click.option("--size", type=Size(), help="Images: resize to height and width, e.g. 224 or 224x160.")
+    @click.option("--size", type=Size(), metavar="HxW", help="Images: resize to height and width, e.g. 224 or 224x160.")
     @click.option(
         "--pixel-max",
         type=float,

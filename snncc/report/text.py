@@ -25,7 +25,6 @@ _PREFIXES = (
     (1e-12, "p"),
 )
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-_LEVELS = "▁▂▃▄▅▆▇█"
 NONE = "–"
 
 
@@ -87,11 +86,6 @@ def bar(fraction: float, width: int = 24) -> str:
     """Return a bar of blocks for a fraction from 0 to 1, in steps of an eighth of a character."""
     eighths = round(max(0.0, min(1.0, fraction)) * width * 8)
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
-
-
-def sparkline(fractions: Sequence[float]) -> str:
-    """Return one character per value from 0 to 1."""
-    return "".join(_LEVELS[min(int(max(f, 0.0) * len(_LEVELS)), len(_LEVELS) - 1)] for f in fractions)
 
 
 def shown_steps(timesteps: int, most: int = 16) -> list[int]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from conftest import SHAPE, small_model
 from onnx import helper
+from small_network import SHAPE, small_model
+
+from snncc.cli.files import OutputError, save_npz
 
 
 def _text(folder: Path) -> None:
@@ -108,7 +111,8 @@ OPTIONS: list[tuple[list[str], int, str]] = [
     (["--size", "8"], 2, "image options are given but data.npz holds no image files"),
     (["-o", "nowhere/out.onnx"], 1, "there is no directory 'nowhere'; create it or choose another place with -o"),
     (["-o", "."], 1, "can't write '.': it is a directory; choose another place with -o"),
-    (["-o", "/dev/null"], 1, "can't write '/dev/null': it is no regular file; choose another place with -o"),
+    # Never a real device: if the check were broken, a run as root would replace it for the whole machine.
+    (["-o", "pipe"], 1, "can't write 'pipe': it is no regular file; choose another place with -o"),
     (["-o", "/proc/out.onnx"], 1, "can't write '/proc/out.onnx'"),
     (["-o", "small.onnx"], 2, "'small.onnx' is the model itself, which would be overwritten: choose another -o"),
     (["-o", "./../{here}/small.onnx"], 2, "is the model itself"),
@@ -166,15 +170,28 @@ def test_bad_data(folder, compiled, invoke, arrays, message, command):
 
 @pytest.mark.parametrize(("options", "code", "message"), OPTIONS)
 def test_bad_options(folder, invoke, options, code, message):
+    os.mkfifo(folder / "pipe")
     before = _files(folder)
     options = [option.replace("{here}", folder.name) for option in options]
     result = invoke("compile", "small.onnx", "--calib", "data.npz", *options)
     _check(result, folder, before, code, message)
+    assert (folder / "pipe").is_fifo()
 
 
-def test_the_output_is_tried_before_any_work(folder, invoke, monkeypatch):
+@pytest.mark.parametrize("output", ["nowhere/out.onnx", "/proc/out.onnx", ".", "pipe"])
+def test_the_output_is_tried_before_any_work(folder, invoke, monkeypatch, output):
+    os.mkfifo(folder / "pipe")
     monkeypatch.setattr("snncc.cli.compile.read_ann", lambda _: pytest.fail("the model was read first"))
-    assert invoke("compile", "small.onnx", "-o", "nowhere/out.onnx").exit_code == 1
+    result = invoke("compile", "small.onnx", "-o", output)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"snncc: error: can't write '{output}'")
+
+
+def test_arrays_never_replace_a_device(folder):
+    os.mkfifo(folder / "pipe.npz")
+    with pytest.raises(OutputError, match="it is no regular file"):
+        save_npz(folder / "pipe.npz", {"x": np.zeros(3)})
+    assert (folder / "pipe.npz").is_fifo()
 
 
 def test_pickled_data_is_refused(folder, invoke):

@@ -1,0 +1,35 @@
+"""Sessions: what onnxruntime raises becomes one line that says which network it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from small_networks import parse
+
+from snncc.errors import ModelError
+from snncc.runtime.session import Session
+
+MODEL = parse("g (float[N,3] x, float[N,3] z) => (float[N,3] y, float[N,3] d) { y = Add (x, z) d = Sub (x, z) }")
+
+
+def test_runs_by_name() -> None:
+    session = Session(MODEL, "the network", threads=1)
+    assert (session.inputs, session.outputs) == (["x", "z"], ["y", "d"])
+    x, z = np.ones((2, 3), np.float32), np.full((3, 2), 2, np.float32).T  # z isn't contiguous
+    result = session.run({"z": z, "x": x, "other": x})
+    assert {k: v.tolist() for k, v in result.items()} == {"y": [[3.0] * 3] * 2, "d": [[-1.0] * 3] * 2}
+    assert list(session.run({"x": x, "z": z}, ["d"])) == ["d"]
+
+
+def test_what_cannot_be_loaded_or_run_is_named() -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(MODEL)
+    broken.graph.node[0].op_type = "Nonsense"
+    with pytest.raises(ModelError, match=r"^the network: ONNX Runtime can't load it: ") as caught:
+        Session(broken, "the network")
+    assert "\n" not in str(caught.value)
+    x = np.ones((2, 4), np.float32)
+    with pytest.raises(ModelError, match=r"^the network: ONNX Runtime failed: ") as caught:
+        Session(MODEL, "the network").run({"x": x, "z": x})
+    assert "\n" not in str(caught.value)

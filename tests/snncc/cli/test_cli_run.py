@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+
+def test_run_writes_what_plain_onnxruntime_gives(compiled, invoke):
+    result = invoke("run", "small.snn.onnx", "--input", "data.npz", "--output", "out.npz", "--batch-size", 7)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "wrote out.npz: logits [96, 4] from 96 samples\n"
+    session = ort.InferenceSession("small.snn.onnx", providers=["CPUExecutionProvider"])
+    wanted = session.run(None, {"image": np.load("data.npz")["image"]})[0]
+    with np.load("out.npz") as written:
+        assert list(written) == ["logits"]
+        # Other batch sizes may sum in another order, and a spike more or less is θ/T; that is rare.
+        assert (np.abs(written["logits"] - wanted).max(axis=1) < 1e-4).mean() > 0.95
+
+
+def test_the_same_run_writes_the_same_bytes(compiled, invoke):
+    for name in ("a.npz", "b.npz"):
+        assert invoke("run", "small.snn.onnx", "--input", "data.npz", "--output", name, "-q").stdout == ""
+        time.sleep(2.1 if name == "a.npz" else 0)  # time stamps in a zip archive have a resolution of 2 seconds
+    assert (compiled / "a.npz").read_bytes() == (compiled / "b.npz").read_bytes()
+
+
+def test_outputs_of_any_name_can_be_written(folder, invoke):
+    """`file` is the name of a parameter of np.savez; a slash makes a folder of a member."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 3] x) => (float[N, 3] file, float[N, 3] y) { y = Relu(x)  file = Neg(y) }"""
+    )
+    model.graph.output[1].name = model.graph.node[0].output[0] = model.graph.node[1].input[0] = "head/y"
+    onnx.save(model, "named.onnx")
+    np.save("x.npy", np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32))
+    assert invoke("compile", "named.onnx", "--calib", "x.npy").exit_code == 0
+    result = invoke("run", "named.snn.onnx", "--input", "x.npy", "--output", "out.npz")
+    assert result.exit_code == 0, result.stderr
+    with np.load("out.npz") as written:
+        assert set(written) == {"file", "head/y"}
+        assert np.array_equal(written["file"], -written["head/y"])
+
+
+def test_without_output_a_summary_is_printed(compiled, invoke):
+    result = invoke("run", "small.snn.onnx", "--input", "data.npz", "--limit", 5)
+    assert result.exit_code == 0
+    session = ort.InferenceSession("small.snn.onnx", providers=["CPUExecutionProvider"])
+    classes = session.run(None, {"image": np.load("data.npz")["image"][:5]})[0].argmax(axis=1)
+    line = next(line for line in result.stdout.splitlines() if line.startswith("logits"))
+    assert "[5, 4]" in line
+    assert line.endswith(" ".join(str(c) for c in classes))
+
+
+@pytest.mark.parametrize("backend", ["ort", "numpy"])
+def test_json(compiled, invoke, backend):
+    result = invoke("run", "small.snn.onnx", "--input", "data.npz", "--limit", 20, "--json", "--backend", backend)
+    told = json.loads(result.stdout)
+    assert {k: told[k] for k in ("snn", "samples", "backend", "output")} == {
+        "snn": "small.snn.onnx",
+        "samples": 20,
+        "backend": backend,
+        "output": None,
+    }
+    logits = told["outputs"]["logits"]
+    assert logits["shape"] == [20, 4]
+    assert len(logits["classes"]) == 16
+    assert logits["min"] <= logits["mean"] <= logits["max"]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("out.npy", "its name must end in .npz"),
+        ("data.npz", "'data.npz' is the input itself"),
+    ],
+)
+def test_bad_outputs(compiled, invoke, output, message):
+    result = invoke("run", "small.snn.onnx", "--input", "data.npz", "--output", output)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_the_output_is_tried_first(compiled, invoke):
+    result = invoke("run", "small.snn.onnx", "--input", "nothing.npz", "--output", "nowhere/out.npz")
+    assert result.exit_code == 1
+    assert "there is no directory 'nowhere'" in result.stderr
+    assert "--output" in result.stderr
+
+
+def test_a_batch_size_below_one_is_refused(compiled, invoke):
+    result = invoke("run", "small.snn.onnx", "--input", "data.npz", "--batch-size", 0)
+    assert result.exit_code == 2
+    assert "batch size is 0" in result.stderr

@@ -1,0 +1,175 @@
+"""The model-local functions at several opsets: valid, accepted by onnxruntime, and right.
+
+Values are compared with NumPy. Where a function only moves values or takes differences of small whole numbers, the
+result is exact; means are to float32's precision.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx.reference
+import onnxruntime as ort
+import pytest
+
+from snncc.neurons.functions import _SOURCES, MIN_OPSET, function, functions
+
+T, N = 4, 2
+POOL = "kernel_shape = [3,2], strides = [2,1], pads = [1,0,1,1], dilations = [1,2], ceil_mode = 1"
+
+
+@functools.cache
+def newest_opset() -> int:
+    """The newest opset that this onnxruntime takes."""
+    for opset in range(onnx.defs.onnx_opset_version(), MIN_OPSET, -1):
+        model = model_of(opset, "float[N] x", "float[N] y", "y = Neg (x)")
+        try:
+            open_session(model)
+        except Exception:  # noqa: BLE001,S112,RUF100 - onnxruntime raises its own types
+            continue
+        return opset
+    raise AssertionError("onnxruntime takes no opset above the lowest")
+
+
+def model_of(opset: int, inputs: str, outputs: str, body: str, used: tuple[str, ...] = ()) -> onnx.ModelProto:
+    text = f'<ir_version: 8, opset_import: ["" : {opset}, "snncc" : 1]> g ({inputs}) => ({outputs}) {{ {body} }}'
+    model = onnx.parser.parse_model(text)
+    model.functions.extend(functions(used, opset))
+    return model
+
+
+def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def evaluate(model: onnx.ModelProto, **feeds: np.ndarray) -> np.ndarray:
+    """Check the model in every way and return its output, on which both runtimes must agree."""
+    onnx.checker.check_model(model, full_check=True)
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    result = np.asarray(open_session(model).run(None, feeds)[0])
+    reference = onnx.reference.ReferenceEvaluator(model).run(None, feeds)[0]
+    np.testing.assert_allclose(reference, result, rtol=1e-6, atol=1e-6)
+    assert result.dtype == np.float32
+    return result
+
+
+def opsets() -> list[int]:
+    return sorted({17, 18, 21, newest_opset()})
+
+
+def folded(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, *values.shape[2:])
+
+
+def values(*shape: int, seed: int = 0) -> np.ndarray:
+    """Whole numbers: sums and differences of them are exact."""
+    return np.random.default_rng(seed).integers(-9, 10, shape).astype(np.float32)
+
+
+@pytest.fixture(params=opsets(), ids=lambda opset: f"opset{opset}")
+def opset(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+def test_onnxruntime_takes_more_than_the_lowest_opset() -> None:
+    assert newest_opset() >= 21
+
+
+def test_every_function_is_tested_here() -> None:
+    tested = {"BurstIF", "BurstIFStep"}  # in test_burst_if, and at each opset below
+    tested |= {"MaxPoolIncrement", "MaxPoolIncrementStep", "RepeatInput", "RateDecode", "RunningMean", "LastStep"}
+    assert set(_SOURCES) == tested | {"UnfoldTime"}
+
+
+def test_functions_come_sorted_and_once() -> None:
+    assert [f.name for f in functions(["RateDecode", "BurstIF", "RateDecode"], 17)] == ["BurstIF", "RateDecode"]
+
+
+def test_function_says_what_it_does() -> None:
+    made = function("BurstIF", 18)
+    assert made.domain == "snncc"
+    assert [(o.domain, o.version) for o in made.opset_import] == [("", 18)]
+    assert "v_init" in made.doc_string
+    assert list(made.attribute) == ["timesteps", "max_burst", "threshold_ratio"]
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (3, 2), (3, 2, 2)], ids=lambda s: f"rank{len(s) + 1}")
+def test_burst_if(opset: int, shape: tuple[int, ...]) -> None:
+    """θe = 2, ψ = 2, v0 = 0.5, by hand for the first neuron; every rank that a layer may have."""
+    dims = ",".join(["N", *map(str, shape)])
+    body = f"y = snncc.BurstIF <timesteps = {T}, max_burst = 2, threshold_ratio = 2.0> (x, theta, v_init)"
+    model = model_of(opset, f"float[{dims}] x, float theta, float v_init", f"float[{dims}] y", body, ("BurstIF",))
+    x = np.broadcast_to(np.array([0.5, 0.75, 9.0, -5.0]).reshape(T, 1, *[1] * len(shape)), (T, N, *shape))
+    y = evaluate(
+        model,
+        x=folded(np.ascontiguousarray(x, np.float32)),
+        theta=np.array(1.0, np.float32),
+        v_init=np.array(0.5, np.float32),
+    )
+    first = y.reshape(T, N, -1)[:, 0, 0]
+    assert first.tolist() == [0.0, 2.0, 4.0, 0.0]  # u: 1.5, 2.25, 9.25, 0.25
+
+
+def test_burst_if_step(opset: int) -> None:
+    body = "y, v = snncc.BurstIFStep <max_burst = 2, threshold_ratio = 2.0> (x, theta, v_mem)"
+    inputs = "float[N,3] x, float[1,3] theta, float[N,3] v_mem"
+    feeds = {
+        "x": np.array([[5.0, 1.0, 12.0]], np.float32),
+        "theta": np.array([[1.0, 2.0, 1.0]], np.float32),
+        "v_mem": np.array([[0.5, 0.5, -1.0]], np.float32),  # in units of θe
+    }
+    for output, expected in (("y", [[4.0, 0.0, 4.0]]), ("v", [[1.0, 0.75, 3.0]])):
+        model = model_of(opset, inputs, f"float[N,3] {output}", body, ("BurstIFStep",))
+        assert evaluate(model, **feeds).tolist() == expected
+
+
+@pytest.mark.parametrize("timesteps", [1, T])
+def test_max_pool_increment(opset: int, timesteps: int) -> None:
+    x = values(timesteps, N, 3, 7, 5)
+    plain = model_of(opset, "float[N,3,7,5] x", "float[N,C,H,W] y", f"y = MaxPool <{POOL}> (x)")
+    body = f"y = snncc.MaxPoolIncrement <timesteps = {timesteps}, {POOL}> (x)"
+    model = model_of(opset, "float[N,3,7,5] x", "float[N,C,H,W] y", body, ("MaxPoolIncrement",))
+    y = evaluate(model, x=folded(x))
+    total = evaluate(plain, x=folded(np.cumsum(x, axis=0))).reshape(timesteps, N, *y.shape[1:])
+    np.testing.assert_array_equal(np.cumsum(y.reshape(total.shape), axis=0), total)
+
+
+def test_max_pool_increment_step(opset: int) -> None:
+    x, total = values(N, 3, 7, 5), values(N, 3, 7, 5, seed=1)
+    plain = model_of(opset, "float[N,3,7,5] x", "float[N,C,H,W] y", f"y = MaxPool <{POOL}> (x)")
+    body = f"y, after = snncc.MaxPoolIncrementStep <{POOL}> (x, total)"
+    inputs = "float[N,3,7,5] x, float[N,3,7,5] total"
+    model = model_of(opset, inputs, "float[N,C,H,W] y", body, ("MaxPoolIncrementStep",))
+    expected = evaluate(plain, x=x + total) - evaluate(plain, x=total)
+    np.testing.assert_array_equal(evaluate(model, x=x, total=total), expected)
+    model = model_of(opset, inputs, "float[N,3,7,5] after", body, ("MaxPoolIncrementStep",))
+    np.testing.assert_array_equal(evaluate(model, x=x, total=total), x + total)
+
+
+@pytest.mark.parametrize("timesteps", [1, T])
+@pytest.mark.parametrize("shape", [(), (3,), (3, 2, 2)], ids=lambda s: f"rank{len(s) + 1}")
+@pytest.mark.parametrize("name", ["RepeatInput", "RateDecode", "RunningMean", "LastStep", "UnfoldTime"])
+def test_what_carries_time(opset: int, name: str, shape: tuple[int, ...], timesteps: int) -> None:
+    dims = ",".join(map(str, shape))
+    lead = f"N{',' if dims else ''}{dims}"
+    steps = values(timesteps, N, *shape)
+    counts = np.arange(1, timesteps + 1).reshape(-1, *[1] * (steps.ndim - 1))
+    given, expected = {
+        "RepeatInput": (steps[0], folded(np.stack([steps[0]] * timesteps))),
+        "RateDecode": (folded(steps), steps.mean(axis=0)),
+        "RunningMean": (folded(steps), folded(np.cumsum(steps, axis=0) / counts)),
+        "LastStep": (folded(steps), steps[-1]),
+        "UnfoldTime": (folded(steps), steps),
+    }[name]
+    output = f"float[T,{lead}] y" if name == "UnfoldTime" else f"float[M{',' if dims else ''}{dims}] y"
+    body = f"y = snncc.{name} <timesteps = {timesteps}> (x)"
+    model = model_of(opset, f"float[{lead}] x", output, body, (name,))
+    got = evaluate(model, x=given)
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=0)
