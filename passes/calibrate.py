@@ -23,6 +23,7 @@ from snncc.analysis import Analysis, Domain, NeuronSite, Traffic
 from snncc.context import Context, LayerCalibration
 from snncc.data import Dataset, InputSpec, load
 from snncc.errors import DataError
+from snncc.graph import is_missing
 from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
 from snncc.passes.frontier import Entry, Frontier, SpikeTrain, Temporal
@@ -60,7 +61,9 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
     for site in sites:
         if site.input in moments:
             histogram = gaussian_histogram(moments[site.input], site.activation.upper)
-            ctx.layers[site.node] = LayerCalibration(thresholds(histogram, site, ctx.config), "batchnorm")
+            ctx.layers[site.node] = LayerCalibration(
+                thresholds(histogram, site, ctx.config), "batchnorm", ctx.config.v_init
+            )
     missing = [site for site in sites if site.node not in ctx.layers]
     if not missing:
         ctx.warn(
@@ -119,8 +122,9 @@ class _Walk:
 
     def _weighted_layers(self) -> set[str]:
         """Return the weighted layers whose input differs between ANN and SNN, up to the first non-linear readout."""
-        driven = (Traffic.SPIKES, Traffic.GRADED)
-        return {layer.node for layer in self.analysis.layers if layer.driven_by in driven}
+        driven = {n.node for n in self.analysis.layers if n.driven_by in (Traffic.SPIKES, Traffic.GRADED)}
+        # A Gemm whose bias is no constant can't be scaled as a whole.
+        return {n.name for n in self.graph.nodes if n.name in driven and _has_constants(n)}
 
     def _plan(self) -> list[Step]:
         """Return the steps up to the last node that is calibrated."""
@@ -178,6 +182,7 @@ class _Walk:
         entry = self._run_segment(Segment(domain, (node,), inputs, (node.outputs[0],)))[node.outputs[0].name]
         if entry.snn is None:
             return
+        _check_finite(node.name, entry.ann)
         rank = entry.ann[0].ndim
         axis = weighted_channel_axis(node, rank)
         snn = [np.asarray(value) for value in entry.snn if not isinstance(value, SpikeTrain)]
@@ -209,18 +214,20 @@ class _Walk:
 
     def _run_neuron(self, site: NeuronSite) -> None:
         entry = self.frontier[site.input]
-        _check_finite(site, entry.ann)
+        _check_finite(site.node, entry.ann)
         layer = LayerFit(site, entry, self.config)
         theta = layer.thresholds()
         effective = (theta * np.float32(self.config.threshold_ratio)).astype(np.float32)
         ann: list[Array] = [layer.activation(chunk) for chunk in entry.ann]
         if not self.with_snn:
-            self.ctx.layers[site.node] = LayerCalibration(theta, self.source)
+            self.ctx.layers[site.node] = LayerCalibration(theta, self.source, self.config.v_init)
             self.frontier.put(site.output, Entry(ann))
             return
         shift, counts = layer.correct(effective)
         error, mean_error, rate = layer.errors(counts, effective)
-        self.ctx.layers[site.node] = LayerCalibration(theta, self.source, shift, mean_error, error, rate)
+        self.ctx.layers[site.node] = LayerCalibration(
+            theta, self.source, layer.v_init, shift, mean_error, error, rate
+        )
         shaped = along(effective, layer.axis, site.rank)
         trains: list[Temporal] = [
             SpikeTrain(from_channels(count, layer.axis, values.shape), shaped)
@@ -229,11 +236,21 @@ class _Walk:
         self.frontier.put(site.output, Entry(ann, trains))
 
 
-def weighted_channel_axis(node: gs.Node, rank: int) -> int:
-    """Return the axis of a weighted layer's output along which its weights can be scaled."""
-    if node.op == "MatMul":
-        return rank - 2 if isinstance(node.inputs[0], gs.Constant) else rank - 1
-    return 1
+def weighted_channel_axis(node: gs.Node, rank: int) -> int | None:
+    """Return the axis of a weighted layer's output along which its weights can be scaled.
+
+    None where only all of them can be: a vector of weights has no such axis, and axis 0 can't be told from samples.
+    """
+    if node.op != "MatMul":
+        return 1
+    on_the_left = isinstance(node.inputs[0], gs.Constant)
+    axis = rank - 2 if on_the_left else rank - 1
+    weight = node.inputs[0 if on_the_left else 1]
+    return axis if axis > 0 and len(weight.shape) > 1 else None
+
+
+def _has_constants(node: gs.Node) -> bool:
+    return len(node.inputs) < 3 or is_missing(node.inputs[2]) or isinstance(node.inputs[2], gs.Constant)
 
 
 def _append(entry: Entry, value: NDArray[np.float32]) -> None:
@@ -247,9 +264,11 @@ def _chunk_size(graph: gs.Graph, wanted: int) -> int:
     return first if isinstance(first, int) and first > 0 else wanted
 
 
-def _check_finite(site: NeuronSite, values: Sequence[Array]) -> None:
-    if not all(np.isfinite(value.sum(dtype=np.float64)) for value in values):
+def _check_finite(node: str, values: Sequence[Array]) -> None:
+    with np.errstate(invalid="ignore"):  # the sum of both infinities: the error below says it better
+        finite = all(np.isfinite(value.sum(dtype=np.float64)) for value in values)
+    if not finite:
         raise DataError(
-            f"node '{site.node}' gets NaN or infinite values from the calibration data: check the range of the data "
+            f"NaN or infinite values arise at node '{node}' from the calibration data: check the range of the data "
             "(scaling, mean and standard deviation) and the network's weights"
         )

@@ -60,7 +60,9 @@ def _apply(graph: gs.Graph, node: gs.Node, correction: WeightCorrection) -> None
 
 
 def scale_weight(node: gs.Node, weight: Floats, gain: Floats, *, on_the_left: bool = False) -> Floats:
-    """Scale the output channels of a weighted layer's weights."""
+    """Scale the output channels of a weighted layer's weights, or all of them by a single factor."""
+    if gain.size == 1:
+        return np.asarray(weight * gain[0])
     if node.op == "Conv":
         return weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
     if node.op == "ConvTranspose":
@@ -73,7 +75,7 @@ def scale_weight(node: gs.Node, weight: Floats, gain: Floats, *, on_the_left: bo
         return weight * (gain[:, None] if node.attrs.get("transB", 0) else gain[None, :])
     if on_the_left:
         return weight * gain[:, None]
-    return weight * gain if weight.ndim > 1 else weight * gain[0]
+    return weight * gain
 
 
 def _add_after(graph: gs.Graph, node: gs.Node, shift: Floats, *, on_the_left: bool) -> None:

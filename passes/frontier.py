@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.graph import outer_inputs
@@ -87,4 +88,4 @@ def reads(step: Step) -> list[str]:
     """Return the names of the tensors that a step reads, constants aside."""
     if isinstance(step, Segment):
         return [t.name for t in step.inputs]
-    return list({t.name: None for t in outer_inputs(step)})
+    return list({t.name: None for t in outer_inputs(step) if not isinstance(t, gs.Constant)})

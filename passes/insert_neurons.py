@@ -28,14 +28,15 @@ class InsertNeurons(Pass):
     def run(self, graph: gs.Graph, ctx: Context) -> bool:
         """Rewrite the activations in place."""
         nodes = {node.name: node for node in graph.nodes}
-        v_init = gs.Constant(unique_name(graph, "v_init"), np.array(ctx.config.v_init, np.float32))
         for site in ctx.analysis.neurons:
-            theta = ctx.layers[site.node].v_threshold
+            layer = ctx.layers[site.node]
+            theta = layer.v_threshold
             shape = [1] * max(site.rank, 1)
             shape[site.channel_axis] = len(theta)
             node = nodes[site.node]
             ctx.activations[site.node] = site.activation
             threshold = gs.Constant(unique_name(graph, f"{site.node}.v_threshold"), theta.reshape(shape))
+            v_init = gs.Constant(unique_name(graph, f"{site.node}.v_init"), np.array(layer.v_init, np.float32))
             node.op, node.domain = "BurstIF", DOMAIN
             node.inputs = [node.inputs[0], threshold, v_init]
             node.attrs = {

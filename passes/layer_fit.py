@@ -19,6 +19,14 @@ from snncc.runtime.session import Array
 
 SWEEPS = 2
 """How often the mean error of a neuron's output is added to its bias: after two sweeps what is left is negligible."""
+DEFERRED = 0.5
+"""Share of the initial potential that a neuron gets as current over the T steps instead of at the start.
+
+The closed form stays what it is, but a neuron is less easily made to fire by uneven first currents, which it could not
+take back. Neurons with a constant current have no use for it.
+"""
+_LEAST_MOVED = 0.1
+"""Smallest share of neurons that a shift is taken to move: bounds the steps of channels that are almost always off."""
 _GAIN_RANGE = (0.5, 2.0)
 """Gains beyond this say that a channel is broken, not that it is damped: they are cut."""
 
@@ -108,6 +116,8 @@ class LayerFit:
     def __init__(self, site: NeuronSite, entry: Entry, config: Config) -> None:
         self.site, self.entry, self.config = site, entry, config
         self.axis = site.channel_axis if site.channels is not None else None
+        self.deferred = 0.0 if entry.snn is None else DEFERRED * config.v_init
+        self.v_init = config.v_init - self.deferred
         self.channels = 1 if self.axis is None else entry.ann[0].shape[self.axis]
 
     def activation(self, current: Array) -> NDArray[np.float32]:
@@ -131,27 +141,44 @@ class LayerFit:
         """Simulate the layer and return the counts per chunk, uint8 [T, N, C, M]."""
         c = self.config
         extra = None if shift is None else shift.astype(np.float32)
-        return [simulate(x, theta, c.timesteps, c.max_burst, c.v_init, extra) for x in self.currents()]
+        return [simulate(x, theta, c.timesteps, c.max_burst, self.v_init, extra) for x in self.currents()]
 
     def correct(self, theta: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
         """Return the shift of the current per channel, float32 [C], and the spikes with it.
 
-        First the mean current is matched to the ANN's, then what error is left in the mean output is added.
+        The deferred part of the initial potential comes first. Then the mean current is matched to the ANN's, and what
+        error is left in the mean output is added.
         """
         active = [by_channel(self.activation(a), self.axis) for a in self.entry.ann]
         count = sum(a.shape[0] * a.shape[2] for a in active)
         target = np.sum([_sum(a) for a in active], axis=0)
-        shift = np.zeros(self.channels)
+        shift = np.zeros(self.channels) + theta.astype(np.float64) * (self.deferred / self.config.timesteps)
         if self.entry.snn is not None:
             ann = np.sum([_sum(by_channel(a, self.axis)) for a in self.entry.ann], axis=0)
             snn = np.sum([_sum(x.mean(axis=0)) for x in self.currents()], axis=0)
             shift += (ann - snn) / count
+        # A shift moves the output only of neurons that are neither off nor saturated.
+        upper = self.site.activation.upper
+        moved = np.sum([((a > 0) & (a < upper)).sum(axis=(0, 2)) for a in active], axis=0)
+        step = 1 / np.maximum(moved, _LEAST_MOVED * count)
         counts = self.spikes(theta, shift)
+        error = target - self._output(counts, theta)
+        best, smallest = shift, np.abs(error)
         for _ in range(SWEEPS):
-            fired = np.sum([c.sum(axis=(0, 1, 3), dtype=np.int64) for c in counts], axis=0)
-            shift += (target - theta.astype(np.float64) * fired / self.config.timesteps) / count
-            counts = self.spikes(theta, shift)
-        return shift.astype(np.float32), counts
+            shift = shift + error * step
+            trial = self.spikes(theta, shift)
+            error = target - self._output(trial, theta)
+            # Where the output jumps, a step may overshoot; channels don't depend on each other, so each keeps its best.
+            better = np.abs(error) < smallest
+            best, smallest = np.where(better, shift, best), np.where(better, np.abs(error), smallest)
+            for kept, new in zip(counts, trial, strict=True):
+                kept[:, :, better] = new[:, :, better]
+        return best.astype(np.float32), counts
+
+    def _output(self, counts: list[NDArray[np.uint8]], theta: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Sum the mean outputs per channel."""
+        fired = np.sum([c.sum(axis=(0, 1, 3), dtype=np.int64) for c in counts], axis=0)
+        return np.asarray(theta.astype(np.float64) * fired / self.config.timesteps)
 
     def errors(self, counts: list[NDArray[np.uint8]], theta: NDArray[np.float32]) -> tuple[float, float, float]:
         """Return relative squared error, relative mean error, and spikes per neuron and timestep."""

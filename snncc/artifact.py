@@ -51,6 +51,7 @@ class LayerRecord:
         threshold_source: "data", "batchnorm" or "generated".
         max_burst: ψ.
         threshold_ratio: τ.
+        v_init: initial membrane potential as a fraction of the effective threshold.
         bias_shift: mean absolute shift of the bias correction over the channels; None if there is none.
         error: squared error of the SNN's mean output on the calibration data, relative to the ANN's energy.
         mean_error: mean of SNN minus ANN on the calibration data, relative to the ANN's mean.
@@ -66,6 +67,7 @@ class LayerRecord:
     threshold_source: str
     max_burst: int
     threshold_ratio: float
+    v_init: float
     bias_shift: float | None = None
     error: float | None = None
     mean_error: float | None = None
@@ -110,6 +112,7 @@ def layer_records(ctx: Context) -> list[LayerRecord]:
                 threshold_source=layer.source,
                 max_burst=ctx.config.max_burst,
                 threshold_ratio=float(ctx.config.threshold_ratio),
+                v_init=float(layer.v_init),
                 bias_shift=None if layer.bias_shift is None else float(np.abs(layer.bias_shift).mean()),
                 error=layer.error,
                 mean_error=layer.mean_error,
@@ -201,6 +204,9 @@ def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
         ArtifactError: the target can't be written.
     """
     target = Path(path)
+    if target.exists() and not target.is_file():
+        # A rename would replace a device or a pipe by the file.
+        raise ArtifactError(f"can't write '{target}': it is no regular file; choose another place with -o")
     temporary: str | None = None
     try:
         data = model.SerializeToString(deterministic=True)

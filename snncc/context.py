@@ -36,6 +36,7 @@ class LayerCalibration:
     Attributes:
         v_threshold: θ, float32, [C] or [1].
         source: where θ comes from: "data", "batchnorm" or "generated".
+        v_init: initial membrane potential as a fraction of θe.
         bias_shift: what is added to the current, float32 [C]; None if there is no correction.
         mean_error: mean of SNN minus ANN activation after the correction, relative to the ANN's mean; None without
             data.
@@ -46,6 +47,7 @@ class LayerCalibration:
 
     v_threshold: NDArray[np.float32]
     source: str
+    v_init: float
     bias_shift: NDArray[np.float32] | None = None
     mean_error: float | None = None
     error: float | None = None

@@ -205,9 +205,14 @@ def _reshape(node: gs.Node, view: View) -> bool:
 
 
 def _gemm(node: gs.Node, view: View) -> bool:
-    shift = shape_of(node.inputs[2]) if len(node.inputs) > 2 and not is_missing(node.inputs[2]) else (1,)
-    plain_shift = shift is not None and (len(shift) < 2 or shift[0] == 1)
-    return _first_input(node, view) and not node.attrs.get("transA", 0) and plain_shift
+    if not view.batched(node.inputs[0]) or view.batched(node.inputs[1]) or node.attrs.get("transA", 0):
+        return False
+    if len(node.inputs) < 3 or is_missing(node.inputs[2]):
+        return True
+    shift = shape_of(node.inputs[2])
+    if shift is None or view.batched(node.inputs[2]):
+        return shift is not None and len(shift) == 2
+    return len(shift) < 2 or shift[0] == 1
 
 
 def _matmul(node: gs.Node, view: View) -> bool:
@@ -252,7 +257,7 @@ def _resize_is_linear(node: gs.Node) -> bool:
 _WEIGHTS = {
     "Conv": OpSpec(Role.WEIGHTED, batch=_first_input, channel_axis=1),
     "ConvTranspose": OpSpec(Role.WEIGHTED, batch=_first_input, channel_axis=1),
-    "Gemm": OpSpec(Role.WEIGHTED, batch=_gemm, channel_axis=1),
+    "Gemm": OpSpec(Role.WEIGHTED, linear_in=(0, 2), batch=_gemm, channel_axis=1),
     "MatMul": OpSpec(Role.WEIGHTED, linear_in=(0, 1), single=True, batch=_matmul, channel_axis="last"),
 }
 

@@ -52,7 +52,8 @@ Examples:
     help="Multiplier of every threshold: fewer spikes, more error.",
 )
 @click.option("--per-layer", is_flag=True, help="One threshold per layer instead of one per channel.")
-@click.option("--no-bias-correction", is_flag=True, help="Leave the biases as they are.")
+@click.option("--no-bias-correction", is_flag=True, help="Leave weights and biases as they are.")
+@click.option("--no-gain-correction", is_flag=True, help="Correct biases only, not the gain of the weights.")
 @click.option("--trace", is_flag=True, help="Add an output with the running mean after each timestep.")
 @batch_size_option
 @click.option("--verify", is_flag=True, help="Check after each pass that the outputs stay equal where they should.")
@@ -75,6 +76,7 @@ def compile_command(
     threshold_ratio: float,
     per_layer: bool,
     no_bias_correction: bool,
+    no_gain_correction: bool,
     trace: bool,
     batch_size: int,
     verify: bool,
@@ -95,6 +97,7 @@ def compile_command(
         threshold_ratio=threshold_ratio,
         per_channel=not per_layer,
         bias_correction=not no_bias_correction,
+        gain_correction=not no_gain_correction,
         trace=trace,
         batch_size=batch_size,
     )

@@ -18,8 +18,6 @@ from snncc.errors import SnnccError, UsageError
 from snncc.graph import first_line
 from snncc.network import SpikingNetwork, load, resolve, resolve_data
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-
 
 class OutputError(SnnccError):
     """A file can't be written."""
@@ -99,10 +97,10 @@ def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     _check_kind(path, "choose another place with --output")
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        # np.savez takes names as keyword arguments and stamps the time.
+        # np.savez takes names as keyword arguments, so an output couldn't be called `file`.
         with os.fdopen(descriptor, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
             for name, array in arrays.items():
-                with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as member:
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
         umask = os.umask(0)
         os.umask(umask)

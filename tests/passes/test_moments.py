@@ -65,8 +65,9 @@ def test_thresholds_of_the_histogram_are_good_for_samples() -> None:
     sampled.add(samples.T[None].astype(np.float32))
     energy = np.square(np.maximum(samples, 0)).sum(axis=0)
     for max_burst in (1, 4):
-        best = minimum_error_thresholds(sampled, 8, max_burst, 0.5)
-        made = minimum_error_thresholds(gaussian_histogram(currents, float("inf")), 8, max_burst, 0.5)
+        best = minimum_error_thresholds(sampled, 8, max_burst, 0.5, unevenness=0.0)
+        normal = gaussian_histogram(currents, float("inf"))
+        made = minimum_error_thresholds(normal, 8, max_burst, 0.5, unevenness=0.0)
         theta = np.stack([best, made], axis=1).astype(np.float64)
         errors = squared_error(sampled, theta, 8, max_burst, 0.5) + energy[:, None]
         assert (errors[:, 1] <= 1.02 * errors[:, 0]).all()

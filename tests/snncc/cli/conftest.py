@@ -32,8 +32,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     model = small_model()
     onnx.save(model, tmp_path / "small.onnx")
-    images = np.random.default_rng(1).random((96, *SHAPE), dtype=np.float32)
+    images = 2 * np.random.default_rng(1).standard_normal((96, *SHAPE)).astype(np.float32)
     labels = ann_outputs(model, images).argmax(axis=1)
+    assert len(set(labels)) > 1, "data of one class would hide most errors"
     labels[::5] = (labels[::5] + 1) % CLASSES
     np.savez(tmp_path / "data.npz", image=images, label=labels)
     return tmp_path

@@ -8,6 +8,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+import snncc.network
+
 
 def test_run_writes_what_plain_onnxruntime_gives(compiled, invoke):
     result = invoke("run", "small.snn.onnx", "--input", "data.npz", "--output", "out.npz", "--batch-size", 7)
@@ -95,3 +97,19 @@ def test_a_batch_size_below_one_is_refused(compiled, invoke):
     result = invoke("run", "small.snn.onnx", "--input", "data.npz", "--batch-size", 0)
     assert result.exit_code == 2
     assert "batch size is 0" in result.stderr
+
+
+def test_the_backend_is_the_one_that_was_asked_for(compiled, invoke, monkeypatch):
+    used: list[str] = []
+    for name in ("OrtExecutor", "ReferenceSimulator"):
+        original = getattr(snncc.network, name)
+
+        def noted(*args, original=original, name=name):
+            used.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(snncc.network, name, noted)
+    for backend in ("numpy", "ort"):
+        args = ("run", "small.snn.onnx", "--input", "data.npz", "--limit", 4, "--backend", backend)
+        assert invoke(*args).exit_code == 0
+    assert used == ["ReferenceSimulator", "OrtExecutor"]

@@ -1,0 +1,78 @@
+"""The artifact in ONNX Runtime against the NumPy reference simulator: classes and spike counts on the test set."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+
+import numpy as np
+from environment import signature
+from numpy.typing import NDArray
+
+import snncc
+from snncc import models
+
+BATCH_SIZE = 50
+
+
+@dataclass
+class Totals:
+    """What one executor gave.
+
+    Attributes:
+        scores: class scores, a batch each.
+        spikes: by layer, spikes of all images.
+    """
+
+    scores: list[NDArray[np.float32]] = field(default_factory=list)
+    spikes: dict[str, float] = field(default_factory=dict)
+
+
+def simulate(network: snncc.SpikingNetwork, images: NDArray[np.float32], backend: str) -> Totals:
+    """Run all images, in batches, and add up the spikes of each layer."""
+    simulator, totals = network.simulator(backend), Totals()
+    for start in range(0, len(images), BATCH_SIZE):
+        result = simulator.run({"image": images[start : start + BATCH_SIZE]})
+        totals.scores.append(result.outputs["logits"])
+        for layer, spikes in result.spikes.items():
+            totals.spikes[layer] = totals.spikes.get(layer, 0.0) + float(spikes.sum())
+    return totals
+
+
+def compare(name: str, images: NDArray[np.float32], calibration: int, timesteps: int, *, verbose: bool) -> None:
+    """Compile a network of the zoo, run it both ways, print the differences."""
+    config = snncc.Config(timesteps=timesteps)
+    calibrating = models.calibration_set()[0][:calibration].astype(np.float32)
+    network = snncc.compile(f"zoo:{name}", calibration=calibrating, config=config)
+    ort, numpy = (simulate(network, images, backend) for backend in ("ort", "numpy"))
+    left, right = np.concatenate(ort.scores), np.concatenate(numpy.scores)
+    same = float(np.mean(left.argmax(axis=1) == right.argmax(axis=1)))
+    differences = {layer: abs(ort.spikes[layer] - spikes) / max(spikes, 1.0) for layer, spikes in numpy.spikes.items()}
+    worst = max(differences, key=lambda layer: differences[layer])
+    if verbose:
+        for layer, difference in differences.items():
+            print(f"    {layer:40} {numpy.spikes[layer]:14,.0f} spikes, difference {difference:.5%}")
+    print(
+        f"{name:20} same class {same:.2%} of {len(images):,}; spikes per layer within {differences[worst]:.5%} "
+        f"({worst}); scores within {float(np.abs(left - right).max()):.2g}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Compare every network that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", choices=models.names(), default=models.names(), metavar="NAME")
+    parser.add_argument("--limit", type=int, default=1000, help="test images (default: the first 1000)")
+    parser.add_argument("--calibration", type=int, default=1024, help="calibration images (default: 1024)")
+    parser.add_argument("--timesteps", type=int, default=8, help="T (default: 8)")
+    parser.add_argument("--verbose", action="store_true", help="print every layer")
+    options = parser.parse_args()
+    images = models.test_set()[0][: options.limit].astype(np.float32)
+    for name in options.networks:
+        compare(name, images, options.calibration, options.timesteps, verbose=options.verbose)
+    print(signature())
+
+
+if __name__ == "__main__":
+    main()

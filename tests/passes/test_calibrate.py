@@ -1,0 +1,409 @@
+"""Calibration against the ANN's activations, read out of the ANN itself, and against the SNN that was compiled."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import pytest
+from small_networks import NETWORKS, compiled, inputs_of, parse, run
+
+import snncc
+from snncc.config import Config
+from snncc.context import Context, Moments
+from snncc.data import load
+from snncc.errors import DataError
+from snncc.graph import constant, export_model, import_graph, infer_shapes
+from snncc.network import SpikingNetwork, analyse_network, input_specs, read_ann
+from snncc.neurons.burst_if import closed_form
+from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
+from snncc.passes import calibrate
+from snncc.passes.analyse import analyse
+from snncc.passes.calibrate import Calibrate, generate_inputs
+from snncc.passes.frontier import Entry, Frontier, SpikeTrain
+from snncc.pipeline import Hook
+
+BATCHED = [name for name, small in NETWORKS.items() if small.lowering == "batch" and name != "batch_of_one"]
+
+
+def activations(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, int | None]]:
+    """The ANN's activations and their channels' axis, by neuron."""
+    graph = import_graph(model)
+    infer_shapes(graph)
+    sites = analyse(graph).neurons
+    graph.outputs = [graph.tensors()[site.output] for site in sites]
+    values = run(export_model(graph), feeds)
+    return {s.node: (values[s.output], s.channel_axis if s.channels is not None else None) for s in sites}
+
+
+def channels_first(values: np.ndarray, axis: int | None) -> np.ndarray:
+    """[N, ...] as [C, everything else]."""
+    return values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+
+
+def thresholds_of(network: SpikingNetwork) -> dict[str, np.ndarray]:
+    """θe by neuron, as it stands in the artifact."""
+    return {
+        n.name: np.asarray(constant(n.inputs[1])) * np.float32(n.attrs["threshold_ratio"])
+        for n in network.network.nodes
+        if n.op == "BurstIF"
+    }
+
+
+# --- thresholds -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_thresholds_are_those_of_the_activations(name: str) -> None:
+    """Each channel's threshold is what the search finds for the ANN's own activations, to float32 rounding of those."""
+    model = NETWORKS[name].model()
+    feeds = inputs_of(model, 20)
+    network = compiled(model, data=feeds, timesteps=6, max_burst=3)
+    uppers = {"mobile": 6.0, "saturating": 1.0}
+    found = thresholds_of(network)
+    for node, (values, axis) in activations(model, feeds).items():
+        histogram = ChannelHistogram(1 if axis is None else values.shape[axis])
+        histogram.add(channels_first(values, axis)[None])
+        expected = minimum_error_thresholds(histogram, 6, 3, 0.5, upper=uppers.get(name, float("inf")))
+        np.testing.assert_allclose(found[node].reshape(-1), expected, rtol=1e-4)
+        assert found[node].shape == tuple(len(expected) if i == axis else 1 for i in range(values.ndim))
+
+
+def test_one_threshold_per_layer() -> None:
+    model = NETWORKS["residual"].model()
+    feeds = inputs_of(model, 20)
+    network = compiled(model, data=feeds, timesteps=6, per_channel=False)
+    for node, (values, _) in activations(model, feeds).items():
+        histogram = ChannelHistogram(1)
+        histogram.add(values.reshape(1, 1, -1))
+        theta = thresholds_of(network)[node]
+        assert theta.shape == (1, 1, 1, 1)
+        np.testing.assert_allclose(theta.reshape(-1), minimum_error_thresholds(histogram, 6, 4, 0.5), rtol=1e-4)
+    assert {layer.thresholds for layer in network.record.layers} == {1}
+
+
+def test_thresholds_depend_on_the_initial_potential() -> None:
+    """The search uses the v0 that will run: otherwise a v0 of 0 would cost as much as it does without a search."""
+    model = NETWORKS["sequence"].model()
+    feeds = inputs_of(model, 20)
+    with_half, without = (thresholds_of(compiled(model, data=feeds, v_init=v)) for v in (0.5, 0.0))
+    assert all((without[node] < with_half[node]).mean() > 0.5 for node in without)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0])
+def test_clip_is_never_exceeded_by_what_runs(ratio: float) -> None:
+    model = NETWORKS["saturating"].model()
+    network = compiled(model, threshold_ratio=ratio, timesteps=3)
+    assert all((theta * 4 <= 1 + 1e-6).all() for theta in thresholds_of(network).values())
+    outputs = network.run({"x": 100 * inputs_of(model, 5)["x"]})["y"]
+    assert outputs.max() <= 1 + 1e-6
+
+
+# --- corrections ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_bias_correction_brings_the_mean_output_of_each_channel_to_that_of_the_ann(name: str) -> None:
+    """With v0 = 0 every neuron floors. The corrected error is 3 % of the layer's mean, and a fifth of what it was.
+
+    It is not zero, as few samples and few levels make the mean output jump where a shift moves.
+    """
+    model = NETWORKS[name].model()
+    feeds = inputs_of(model, 32)
+    truth = activations(model, feeds)
+    errors: dict[bool, list[np.ndarray]] = {}
+    for corrected in (True, False):
+        network = compiled(model, data=feeds, bias_correction=corrected, timesteps=4, v_init=0.0)
+        spikes = network.simulator("ort").run(feeds).spikes
+        for node, (values, axis) in truth.items():
+            mean = spikes[node][None] * thresholds_of(network)[node] / (4 * 32)
+            error = channels_first(mean, axis).mean(axis=1) - channels_first(values, axis).mean(axis=1)
+            errors.setdefault(corrected, []).append(np.abs(error) / values.mean())
+    assert all(error.mean() < 0.03 for error in errors[True])
+    assert np.mean([e.mean() for e in errors[True]]) < np.mean([e.mean() for e in errors[False]]) / 5
+
+
+def test_record_tells_the_errors_of_the_network_that_runs() -> None:
+    """Error, mean error and firing rate of each layer, from the spikes of every sample on its own."""
+    model = NETWORKS["residual"].model()
+    feeds = inputs_of(model, 12)
+    network = compiled(model, data=feeds, timesteps=4, max_burst=2)
+    truth = activations(model, feeds)
+    simulator = network.simulator("numpy")
+    single = [simulator.run({k: v[i : i + 1] for k, v in feeds.items()}).spikes for i in range(12)]
+    for layer in network.record.layers:
+        counts = np.stack([s[layer.name] for s in single])
+        mean = counts * thresholds_of(network)[layer.name] / 4
+        values = truth[layer.name][0]
+        assert layer.error == pytest.approx(np.square(mean - values).sum() / np.square(values).sum(), rel=1e-3)
+        assert layer.mean_error == pytest.approx((mean - values).sum() / values.sum(), abs=1e-4)
+        assert layer.firing_rate == pytest.approx(counts.mean() / 4, rel=1e-4)
+
+
+def test_without_correction_the_weights_stay() -> None:
+    model = NETWORKS["residual"].model()
+    network = compiled(model, bias_correction=False)
+    kept = {t.name: onnx.numpy_helper.to_array(t) for t in network.model.graph.initializer}
+    for tensor in model.graph.initializer:
+        np.testing.assert_array_equal(kept[tensor.name], onnx.numpy_helper.to_array(tensor))
+    for layer in network.record.layers:
+        assert (layer.bias_shift, layer.error, layer.mean_error, layer.firing_rate) == (None, None, None, None)
+
+
+def test_correction_lowers_the_error_of_the_output() -> None:
+    """With v0 = 0, where flooring costs most: to less than half."""
+    for name in ("residual", "mobile", "concat"):
+        model = NETWORKS[name].model()
+        feeds = inputs_of(model, 64)
+        expected = run(model, feeds)["y"]
+        squared = []
+        for corrected in (True, False):
+            network = compiled(model, data=feeds, timesteps=4, v_init=0.0, bias_correction=corrected)
+            squared.append(np.square(run(network.model, feeds)["y"] - expected).sum())
+        assert squared[0] < squared[1] / 2
+
+
+# --- repeatability --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["residual", "maxpool_pads", "sequence", "two_inputs"])
+def test_batch_size_is_no_matter_of_results(name: str) -> None:
+    """To 1e-4: sums over a batch are ordered differently, which may move a value into the next of 2,048 bins."""
+    model = NETWORKS[name].model()
+    feeds = inputs_of(model, 13)
+    first, *others = (compiled(model, data=feeds, timesteps=4, batch_size=size) for size in (13, 1, 4, 100))
+    for other in others:
+        for a, b in zip(first.model.graph.initializer, other.model.graph.initializer, strict=True):
+            x, y = onnx.numpy_helper.to_array(a), onnx.numpy_helper.to_array(b)
+            assert a.name == b.name
+            np.testing.assert_allclose(x, y, rtol=0, atol=1e-4 * max(float(np.abs(x).max()), 1.0))
+
+
+def test_order_of_samples_is_no_matter_of_thresholds() -> None:
+    model = NETWORKS["residual"].model()
+    feeds = inputs_of(model, 16)
+    backwards = {k: v[::-1] for k, v in feeds.items()}
+    a, b = (thresholds_of(compiled(model, data=d, batch_size=16)) for d in (feeds, backwards))
+    for node, theta in a.items():
+        np.testing.assert_allclose(theta, b[node], rtol=1e-5)
+
+
+def test_progress_goes_from_one_to_all() -> None:
+    model = NETWORKS["residual"].model()
+    seen: list[tuple[int, int]] = []
+    snncc.compile(model, calibration=inputs_of(model, 4), progress=lambda done, of: seen.append((done, of)))
+    assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
+    assert {of for _, of in seen} == {len(seen)}
+
+
+def test_fixed_batch_of_the_network_is_respected() -> None:
+    model = NETWORKS["samples_mixed"].model()
+    assert compiled(model, data=inputs_of(model, 6), timesteps=2).record.calibration == {
+        "samples": 6,
+        "fingerprint": load(inputs_of(model, 6), input_specs(model)).fingerprint(),
+    }
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("correction", [True, False])
+def test_nothing_remains_on_the_frontier(name: str, correction: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Frontier] = []
+
+    class Watched(Frontier):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+    monkeypatch.setattr(calibrate, "Frontier", Watched)
+    compiled(NETWORKS[name].model(), timesteps=2, bias_correction=correction)
+    assert len(made) == 1
+    assert made[0]._entries == {}
+    assert set(made[0]._readers.values()) <= {0}
+
+
+def test_frontier_holds_no_more_than_what_is_still_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain of ten layers: never more than two tensors at a time."""
+    most: list[int] = []
+
+    class Watched(Frontier):
+        def put(self, name: str, entry: Entry) -> None:
+            super().put(name, entry)
+            most.append(len(self._entries))
+
+    monkeypatch.setattr(calibrate, "Frontier", Watched)
+    body = " ".join(f"g{i} = MatMul ({'x' if i == 0 else f'r{i - 1}'}, w_1) r{i} = Relu (g{i})" for i in range(10))
+    compiled(parse(f"g (float[N,4] x, float[4,4] w_1) => (float[N,4] y) {{ {body} y = Neg (r9) }}"), timesteps=2)
+    assert len(most) > 10
+    assert max(most) == 2
+
+
+def test_spike_train_decodes() -> None:
+    counts = np.array([[[0, 1]], [[4, 255]]], np.uint8)
+    train = SpikeTrain(counts, np.array([[0.5, 2.0]], np.float32))
+    assert train.decode().tolist() == [[[0.0, 2.0]], [[2.0, 510.0]]]
+    assert train.decode().dtype == np.float32
+    assert Entry([], [train]).temporal(0).tolist() == train.decode().tolist()
+    with pytest.raises(ValueError, match="static"):
+        Entry([]).temporal(0)
+
+
+# --- without data ---------------------------------------------------------------------------------------------------
+
+NORMED = """g (float[N,3,6,6] x, float[4,3,3,3] w_1, float[4] b_g, float[4] b_b, float[4] b_m, float[4] b_v,
+        float[4,4,1,1] w_2, float[4] b_2) => (float[N,4,4,4] y) {
+        c1 = Conv (x, w_1) n1 = BatchNormalization (c1, b_g, b_b, b_m, b_v) r1 = Relu (n1)
+        c2 = Conv (r1, w_2, b_2) %s
+    }"""
+
+
+def normed(end: str) -> onnx.ModelProto:
+    model = parse(NORMED % end)
+    values = {"b_g": [1, 2, 0.5, 1], "b_b": [0, 1, 0.5, 0.2], "b_m": [0, 0, 0, 0], "b_v": [1, 1, 1, 1]}
+    for tensor in model.graph.initializer:
+        if tensor.name in values:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(values[tensor.name], np.float32), tensor.name))
+    return model
+
+
+def test_thresholds_from_batch_normalization() -> None:
+    """Those of normal currents with mean β and deviation |γ|, to 5 %: the samples' largest value is random."""
+    model = normed("n2 = BatchNormalization (c2, b_g, b_b, b_m, b_v) y = Relu (n2)")
+    network = snncc.compile(model, config=Config(timesteps=4, bias_correction=True))
+    assert {layer.threshold_source for layer in network.record.layers} == {"batchnorm"}
+    assert network.record.calibration is None
+    assert any("BatchNormalization statistics" in w and "--calib" in w for w in network.record.warnings)
+    samples = np.random.default_rng(0).normal([0, 1, 0.5, 0.2], [1, 2, 0.5, 1], (20_000, 4))
+    histogram = ChannelHistogram(4)
+    histogram.add(samples.T[None].astype(np.float32))
+    expected = minimum_error_thresholds(histogram, 4, 4, 0.5)
+    for theta in thresholds_of(network).values():
+        np.testing.assert_allclose(theta.reshape(-1), expected, rtol=0.05)
+
+
+def test_where_statistics_are_missing_inputs_are_generated() -> None:
+    network = snncc.compile(normed("y = Relu (c2)"))
+    assert [layer.threshold_source for layer in network.record.layers] == ["batchnorm", "generated"]
+    warning = next(w for w in network.record.warnings if "random inputs" in w)
+    assert "1 of 2 layers" in warning
+    assert "--calib" in warning
+    assert [layer.bias_shift for layer in network.record.layers] == [None, None]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_every_network_compiles_without_data(name: str, per_channel: bool) -> None:
+    """With thresholds of the generated inputs the output follows the ANN's on such inputs: within 30 % at T = 8."""
+    model = NETWORKS[name].model()
+    network = snncc.compile(model, config=Config(per_channel=per_channel))
+    assert {layer.threshold_source for layer in network.record.layers} == {"generated"}
+    feeds = inputs_of(model, 8)
+    expected, got = run(model, feeds), run(network.model, feeds)
+    for output, want in expected.items():
+        assert np.linalg.norm(got[output] - want) < 0.3 * np.linalg.norm(want)
+
+
+def test_generated_inputs_are_repeatable_and_fit() -> None:
+    graph = import_graph(NETWORKS["two_inputs"].model())
+    a, b = generate_inputs(graph), generate_inputs(graph)
+    assert len(a) == 64
+    assert a.fingerprint() == b.fingerprint()
+    assert {k: v.shape for k, v in a.arrays.items()} == {"x": (64, 2, 5, 5), "z": (64, 7)}
+    graph.inputs[0].shape, graph.inputs[1].shape = [48, 2, 5, 5], [48, 7]
+    assert len(generate_inputs(graph)) == 48
+    graph.inputs[0].shape, graph.inputs[1].shape = [100, 2, 5, 5], [100, 7]
+    assert len(generate_inputs(graph)) == 100
+
+
+def test_inputs_of_open_size_cannot_be_generated() -> None:
+    model = parse("g (float[N,3,H,W] x, float[4,3,3,3] w_1) => (float[N,4,P,Q] y) { c = Conv (x, w_1) y = Relu (c) }")
+    with pytest.raises(DataError, match=r"'x' has no fixed size .*--calib"):
+        snncc.compile(model)
+    data = np.random.default_rng(0).standard_normal((4, 3, 7, 5)).astype(np.float32)
+    network = snncc.compile(model, calibration=data, config=Config(timesteps=64))
+    want = run(model, {"x": data})["y"]
+    assert np.linalg.norm(run(network.model, {"x": data})["y"] - want) < 0.02 * np.linalg.norm(want)
+
+
+# --- what can go wrong ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", ["first", "second"])
+@pytest.mark.parametrize("correction", [True, False])
+def test_values_that_are_not_finite_are_named_with_their_node(value: float, place: str, correction: bool) -> None:
+    model = NETWORKS["plain"].model()
+    name = {"first": "b_1", "second": "b_2"}[place]
+    tensor = next(t for t in model.graph.initializer if t.name == name)
+    bias = np.array(onnx.numpy_helper.to_array(tensor))
+    bias[:2] = [value, -value]
+    tensor.CopyFrom(onnx.numpy_helper.from_array(bias, name))
+    node = {"first": "r1", "second": "c2" if correction else "r2"}[place]
+    with pytest.raises(DataError, match=f"NaN or infinite values arise at node '{node}'"):
+        compiled(model, bias_correction=correction)
+
+
+def test_currents_beyond_single_precision() -> None:
+    model = NETWORKS["plain"].model()
+    tensor = next(t for t in model.graph.initializer if t.name == "w_1")
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(1e4), "w_1"))
+    feeds = inputs_of(model, 4)
+    with pytest.raises(DataError, match="NaN or infinite values arise at node 'r1'"):
+        compiled(model, data={"x": feeds["x"] * np.float32(1e37)})
+
+
+def test_layer_that_is_never_active() -> None:
+    """All currents negative: thresholds of 1, no spikes, no division by zero, an output that is the ANN's."""
+    model = NETWORKS["plain"].model()
+    tensor = next(t for t in model.graph.initializer if t.name == "b_2")
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(8, -1e4, np.float32), "b_2"))
+    feeds = inputs_of(model, 4)
+    network = compiled(model, data=feeds)
+    layer = network.record.layers[1]
+    assert (layer.theta_min, layer.firing_rate, layer.error, layer.mean_error) == (1.0, 0.0, 0.0, 0.0)
+    np.testing.assert_allclose(run(network.model, feeds)["y"], run(model, feeds)["y"], atol=1e-6)
+
+
+def test_constant_data() -> None:
+    """Every sample alike, all zeros: no variance to match, nothing to divide by."""
+    model = NETWORKS["residual"].model()
+    network = compiled(model, data=np.zeros((4, 3, 6, 6), np.float32), timesteps=16)
+    zeros = {"x": np.zeros((2, 3, 6, 6), np.float32)}
+    want = run(model, zeros)["y"]
+    assert np.linalg.norm(run(network.model, zeros)["y"] - want) < 0.05 * np.linalg.norm(want)
+
+
+def test_a_single_neuron_is_the_closed_form() -> None:
+    """Nothing to correct but the neuron itself: its output is the closed form at the threshold that was found."""
+    model = parse("g (float[N,1] x) => (float[N,1] y) { y = Relu (x) }")
+    data = np.random.default_rng(0).exponential(1.0, (200, 1)).astype(np.float32)
+    network = compiled(model, data=data, timesteps=5, max_burst=2, bias_correction=False)
+    theta = thresholds_of(network)["y"]
+    np.testing.assert_allclose(run(network.model, {"x": data})["y"], closed_form(data, theta, 5, 2, 0.5), rtol=1e-5)
+
+
+def test_the_graph_stays_as_it_is() -> None:
+    model = NETWORKS["residual"].model()
+    ctx = Context(Config(), calibration=load(inputs_of(model, 4), input_specs(model)))
+    graph: gs.Graph = analyse_network(read_ann(model), ctx, Hook())
+    before = export_model(graph).SerializeToString(deterministic=True)
+    assert Calibrate().run(graph, ctx) is False
+    assert export_model(graph).SerializeToString(deterministic=True) == before
+    assert ctx.layers.keys() == {site.node for site in ctx.analysis.neurons}
+
+
+def test_moments_of_other_channels_than_the_neurons_are_no_thresholds() -> None:
+    """A promise about 4 channels says nothing about a layer that has only one threshold for all."""
+    ctx = Context(Config(timesteps=2))
+    graph = analyse_network(read_ann(NETWORKS["sequence"].model()), ctx, Hook())
+    ctx.batchnorm = {
+        site.input: Moments(np.zeros(8, np.float32), np.ones(8, np.float32)) for site in ctx.analysis.neurons
+    }
+    Calibrate().run(graph, ctx)
+    sizes = {node: len(layer.v_threshold) for node, layer in ctx.layers.items()}
+    assert set(itertools.chain(sizes.values())) <= {1, 7, 8}
