@@ -12,6 +12,7 @@ Each layer is computed once: the cost is about 1 + T forward passes over the cal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ from snncc.passes.layer_fit import LayerFit, along, by_channel, from_channels, m
 from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
 from snncc.runtime.session import Array
+
+_MOST_GENERATED = 1 << 28
+"""Most values of one input that are made up: a gigabyte of float32."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished and of all steps."""
@@ -98,6 +102,10 @@ def generate_inputs(graph: gs.Graph, samples: int = 64, seed: int = 0) -> Datase
             )
         fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 1
         size = (samples // fixed * fixed or fixed, *shape[1:])
+        if math.prod(size) > _MOST_GENERATED:
+            raise DataError(
+                f"input '{tensor.name}' is too large {shape} for generated inputs: give calibration data with --calib"
+            )
         dtype = np.dtype(tensor.dtype)
         arrays[tensor.name] = rng.standard_normal(size).astype(dtype) if dtype.kind == "f" else np.zeros(size, dtype)
     specs = [InputSpec(t.name, np.dtype(t.dtype), tuple(t.shape)) for t in graph.inputs]
@@ -225,9 +233,7 @@ class _Walk:
             return
         shift, counts = layer.correct(effective)
         error, mean_error, rate = layer.errors(counts, effective)
-        self.ctx.layers[site.node] = LayerCalibration(
-            theta, self.source, layer.v_init, shift, mean_error, error, rate
-        )
+        self.ctx.layers[site.node] = LayerCalibration(theta, self.source, layer.v_init, shift, mean_error, error, rate)
         shaped = along(effective, layer.axis, site.rank)
         trains: list[Temporal] = [
             SpikeTrain(from_channels(count, layer.axis, values.shape), shaped)

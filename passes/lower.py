@@ -19,7 +19,7 @@ import onnx_graphsurgeon as gs
 
 from snncc.analysis import Domain
 from snncc.context import Context
-from snncc.graph import DOMAIN, Dim, is_missing, node_inputs, shape_of, unique_name
+from snncc.graph import DOMAIN, Dim, is_missing, outer_inputs, replace_reads, shape_of, unique_name
 from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
 from snncc.passes.lower_scan import lower_to_scan, pool_attributes
@@ -51,6 +51,7 @@ class _Lowering:
         self.graph, self.ctx, self.analysis = graph, ctx, ctx.analysis
         self.timesteps = {"timesteps": ctx.config.timesteps}
         self.original: list[tuple[gs.Tensor, str]] = [(t, t.name) for t in graph.outputs]
+        self.folded_axis = _free_symbol(graph, "T*N")
         self.shapes = [shape_of(t) for t in graph.outputs]
 
     def fold(self) -> None:
@@ -81,7 +82,7 @@ class _Lowering:
         for node in self.graph.nodes:
             if self.analysis.domains.get(node.name) is domain:
                 for tensor in node.outputs:
-                    tensor.shape = None if tensor.shape is None else _folded_shape(tuple(tensor.shape))
+                    tensor.shape = None if tensor.shape is None else self._folded_shape(tuple(tensor.shape))
 
     def _needs_repeat(self, tensor: gs.Tensor) -> bool:
         if isinstance(tensor, gs.Constant) or is_missing(tensor):
@@ -94,7 +95,7 @@ class _Lowering:
         found: dict[str, gs.Tensor] = {}
         for node in self.graph.nodes:
             if self.analysis.domains.get(node.name) is Domain.READOUT:
-                found.update({t.name: t for t in node_inputs(node)})
+                found.update({t.name: t for t in outer_inputs(node)})
         found.update({t.name: t for t in self.graph.outputs})
         return [t for t in found.values() if self.analysis.tensors.get(t.name) is Domain.TEMPORAL]
 
@@ -110,13 +111,10 @@ class _Lowering:
         for node in self.graph.nodes:
             if self.analysis.domains.get(node.name) is not Domain.READOUT:
                 continue
-            for position, tensor in enumerate(node.inputs):
-                if tensor.name in decoded:
-                    node.inputs[position] = decoded[tensor.name]
-                elif trace and self._needs_repeat(tensor):
-                    if tensor.name not in repeated:
-                        repeated[tensor.name] = self._insert("RepeatInput", tensor, "repeated")
-                    node.inputs[position] = repeated[tensor.name]
+            for tensor in outer_inputs(node):
+                if trace and self._needs_repeat(tensor) and tensor.name not in repeated:
+                    repeated[tensor.name] = self._insert("RepeatInput", tensor, "repeated")
+            replace_reads(node, {**repeated, **decoded} if trace else decoded)
         for index, (tensor, name) in enumerate(self.original):
             self._finish_output(index, decoded.get(name, tensor), name, trace)
 
@@ -144,7 +142,7 @@ class _Lowering:
     def _insert(self, op: str, source: gs.Tensor, suffix: str) -> gs.Tensor:
         shape = shape_of(source)
         result = gs.Variable(unique_name(self.graph, f"{source.name}.{suffix}"), dtype=source.dtype)
-        result.shape = None if shape is None or op == "RateDecode" else _folded_shape(shape)
+        result.shape = None if shape is None or op == "RateDecode" else self._folded_shape(shape)
         self._add_node(op, source, result)
         return result
 
@@ -153,6 +151,13 @@ class _Lowering:
         node = gs.Node(op, name=name, attrs=dict(self.timesteps), inputs=[source], outputs=[result], domain=DOMAIN)
         self.graph.nodes.append(node)
 
+    def _folded_shape(self, shape: tuple[Dim, ...]) -> list[Dim]:
+        return [self.folded_axis, *shape[1:]] if shape else []
 
-def _folded_shape(shape: tuple[Dim, ...]) -> list[Dim]:
-    return ["T*N", *shape[1:]] if shape else []
+
+def _free_symbol(graph: gs.Graph, base: str) -> str:
+    """Return a name for a size that no tensor's shape uses."""
+    taken = {dim for t in graph.tensors().values() for dim in (shape_of(t) or ()) if isinstance(dim, str)}
+    while base in taken:
+        base += "'"
+    return base

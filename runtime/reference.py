@@ -151,7 +151,7 @@ class ReferenceSimulator:
         for step in self._steps:
             if isinstance(step, Segment) and step.domain is Domain.READOUT:
                 values.update(self._runners[id(step)].run(values))
-        return {t.name: values[t.name] for t in self.graph.outputs}
+        return {t.name: t.values if isinstance(t, gs.Constant) else values[t.name] for t in self.graph.outputs}
 
 
 def _single(node: gs.Node) -> Segment:

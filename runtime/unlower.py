@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from snncc.artifact import Record
 from snncc.errors import ArtifactError
-from snncc.graph import DOMAIN, import_graph, infer_shapes, name_nodes
+from snncc.graph import DOMAIN, import_graph, infer_shapes, name_nodes, replace_reads
 
 _TRANSPARENT = {"RepeatInput", "RateDecode", "RunningMean", "LastStep"}
 
@@ -32,14 +32,14 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
     del stripped.functions[:]
     graph = import_graph(stripped)
     graph.functions[:] = []
-    replaced: dict[int, gs.Tensor] = {}
+    replaced: dict[str, gs.Tensor] = {}
     for node in list(graph.nodes):
         if node.op == "Scan" and any(n.domain == DOMAIN for b in _bodies(node) for n in b.nodes):
             _splice(graph, node, record, replaced)
     kept = []
     for node in graph.nodes:
         if node.domain == DOMAIN and node.op in _TRANSPARENT:
-            replaced[id(node.outputs[0])] = node.inputs[0]
+            replaced[node.outputs[0].name] = node.inputs[0]
         elif node.domain == DOMAIN and node.op == "UnfoldTime":
             graph.outputs = [t for t in graph.outputs if t is not node.outputs[0]]
         else:
@@ -61,14 +61,15 @@ def _bodies(node: gs.Node) -> list[gs.Graph]:
     return [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
 
 
-def _rewire(graph: gs.Graph, kept: list[gs.Node], replaced: dict[int, gs.Tensor]) -> None:
+def _rewire(graph: gs.Graph, kept: list[gs.Node], replaced: dict[str, gs.Tensor]) -> None:
     def final(tensor: gs.Tensor) -> gs.Tensor:
-        while id(tensor) in replaced:
-            tensor = replaced[id(tensor)]
+        while tensor.name in replaced:
+            tensor = replaced[tensor.name]
         return tensor
 
+    sources = {name: final(tensor) for name, tensor in replaced.items()}
     for node in kept:
-        node.inputs = [final(t) for t in node.inputs]
+        replace_reads(node, sources)
     for index, tensor in enumerate(graph.outputs):
         source = final(tensor)
         if source is not tensor:
@@ -79,7 +80,7 @@ def _rewire(graph: gs.Graph, kept: list[gs.Node], replaced: dict[int, gs.Tensor]
             graph.outputs[index] = output
 
 
-def _splice(graph: gs.Graph, scan: gs.Node, record: Record, replaced: dict[int, gs.Tensor]) -> None:
+def _splice(graph: gs.Graph, scan: gs.Node, record: Record, replaced: dict[str, gs.Tensor]) -> None:
     """Put the nodes of a Scan's body in its place, one timestep without its states.
 
     What the body emits at each timestep comes back folded; `replaced` learns which tensor of the body it is.
@@ -107,7 +108,7 @@ def _splice(graph: gs.Graph, scan: gs.Node, record: Record, replaced: dict[int, 
         if len(readers) != 1:
             raise ArtifactError(f"'{stacked.name}' is not folded as snncc folds it: compile the network again")
         emit = value.inputs[0]
-        replaced[id(readers[0].outputs[0])] = emit.inputs[0]
+        replaced[readers[0].outputs[0].name] = emit.inputs[0]
         readers[0].outputs, readers[0].inputs, emit.outputs = [], [], []
 
 

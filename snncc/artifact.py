@@ -204,11 +204,10 @@ def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
         ArtifactError: the target can't be written.
     """
     target = Path(path)
-    if target.exists() and not target.is_file():
-        # A rename would replace a device or a pipe by the file.
-        raise ArtifactError(f"can't write '{target}': it is no regular file; choose another place with -o")
     temporary: str | None = None
     try:
+        if target.exists() and not target.is_file():
+            raise OSError("it is no regular file")  # a rename would replace a device or a pipe by the file
         data = model.SerializeToString(deterministic=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent or Path())
         with os.fdopen(descriptor, "wb") as handle:

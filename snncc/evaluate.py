@@ -126,7 +126,7 @@ def evaluate(
     samples = data if isinstance(data, Dataset) else load_data(resolve_data(data), network.inputs)
     other = None if ann is None else _Ann(read_ann(ann), network)
     simulator = network.simulator(backend)
-    meter = Meter(network.network, network.record.timesteps)
+    meter = Meter(network.sized(samples), network.record.timesteps)
     size = _batch_size(samples, other, batch_size)
     tally: _Tally | None = None
     done = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 
 import numpy as np
 import onnx
@@ -132,6 +132,19 @@ def captured(subgraph: gs.Graph) -> list[gs.Tensor]:
     return list({id(t): t for t in outside}.values())
 
 
+def replace_reads(node: gs.Node, replaced: Mapping[str, gs.Tensor]) -> None:
+    """Let a node, and the subgraphs that it holds, read other tensors in place of those with the given names."""
+    for position, tensor in enumerate(node.inputs):
+        if tensor.name in replaced:
+            node.inputs[position] = replaced[tensor.name]
+    for subgraph in subgraphs_of(node):
+        for inner in subgraph.nodes:
+            replace_reads(inner, replaced)
+        for position, tensor in enumerate(subgraph.outputs):
+            if tensor.name in replaced:
+                subgraph.outputs[position] = replaced[tensor.name]
+
+
 def consumers(graph: gs.Graph) -> dict[str, list[gs.Node]]:
     """Map each tensor's name to the nodes that read it, subgraph captures included, in graph order."""
     table: dict[str, list[gs.Node]] = {}
@@ -252,8 +265,9 @@ def _without_large_initializers(graph: gs.Graph) -> onnx.ModelProto:
         for n, t in heavy.items()
     ]
     outputs = [exporter.export_value_info_proto(t, False) for t in graph.outputs]
+    passed_on = {t.name for t in graph.inputs}
     for output in outputs:
-        if output.type.HasField("tensor_type"):
+        if output.type.HasField("tensor_type") and output.name not in passed_on:
             output.type.tensor_type.ClearField("shape")
     model = onnx.helper.make_model(
         onnx.helper.make_graph(

@@ -21,6 +21,7 @@ from snncc.errors import ModelError
 from snncc.external_data import check_stored_sizes, external_tensors, load_external
 from snncc.graph import DOMAIN, Dim, first_line, known_dim
 from snncc.model_checks import (
+    check_expansion,
     check_graph,
     check_names,
     check_operators,
@@ -111,6 +112,7 @@ def _loaded(model: onnx.ModelProto, name: str, path: Path | None, digest: hashli
         check_stored_sizes(model)
         check_types(model)
         check_opsets(model)
+        check_expansion(model)
         check_operators(model)
         check_graph(model, external)
         load_external(external, digest)

@@ -10,6 +10,11 @@ from snncc.external_data import ExternalTensor
 from snncc.graph import first_line
 from snncc.protos import all_graphs, all_nodes, all_tensors, describe, domain_of, opset_versions
 
+MAX_NODES = 100_000
+"""Most nodes of a network, its local functions unfolded."""
+MAX_CALL_DEPTH = 64
+"""Deepest nesting of calls among local functions."""
+
 _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.ml")
 _UNSUPPORTED_TYPES = ("BFLOAT16", "FLOAT8", "FLOAT4", "FLOAT6", "FLOAT2", "INT4", "UINT4", "INT2", "UINT2", "COMPLEX")
 
@@ -108,6 +113,33 @@ def _refused_by_runtime(opset: int, ir_version: int) -> str | None:
     except Exception as error:  # the runtime's own classes aren't public
         return first_line(error)
     return None
+
+
+def check_expansion(model: onnx.ModelProto) -> None:
+    """Check that the model's local functions, which call each other, don't unfold into more than can be compiled."""
+    functions = {(domain_of(f.domain), f.name): f for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(key: tuple[str, str], callers: tuple[tuple[str, str], ...]) -> int:
+        if key in callers or len(callers) > MAX_CALL_DEPTH:
+            raise ModelError(f"function '{key[1]}' calls itself or is called too deeply; export the model without it")
+        if key not in sizes:
+            body = functions[key].node
+            sizes[key] = sum(unfolded(node, (*callers, key)) for node in body)
+        return sizes[key]
+
+    def unfolded(node: onnx.NodeProto, callers: tuple[tuple[str, str], ...]) -> int:
+        key = (domain_of(node.domain), node.op_type)
+        count = size(key, callers) if key in functions else 1
+        graphs = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else []) + list(a.graphs)]
+        return count + sum(unfolded(inner, callers) for graph in graphs for inner in graph.node)
+
+    total = sum(unfolded(node, ()) for node in model.graph.node)
+    if total > MAX_NODES:
+        raise ModelError(
+            f"it unfolds into {total:,} nodes, more than the {MAX_NODES:,} that are accepted; "
+            "export it without nested functions"
+        )
 
 
 def check_operators(model: onnx.ModelProto) -> None:

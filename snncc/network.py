@@ -19,9 +19,10 @@ from snncc.context import Context
 from snncc.data import Dataset, InputSpec
 from snncc.data import load as load_data
 from snncc.errors import ArtifactError, UsageError
-from snncc.graph import import_graph, shape_of
+from snncc.graph import export_model, import_graph, infer_shapes, shape_of
 from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
+from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Progress
 from snncc.passes.upgrade_opset import upgrade_opset
 from snncc.pipeline import ANALYSE, Hook, convert
@@ -59,6 +60,10 @@ class SpikingNetwork:
         if self._network is None:
             self._network = unlower(self.model, self.record)
         return self._network
+
+    def sized(self, data: Dataset) -> gs.Graph:
+        """Return the network without time, with the sizes that the data gives to open axes."""
+        return sized_graph(unlower(self.model, self.record), data)
 
     def run(
         self,
@@ -182,8 +187,13 @@ def read_ann(source: Source | LoadedModel) -> LoadedModel:
     """
     loaded = source if isinstance(source, LoadedModel) else load_model(resolve(source))
     if loaded.is_artifact:
-        raise UsageError(f"'{loaded.name}' is already a spiking network: give the ANN that it was compiled from")
+        name = _shown(source, loaded)
+        raise UsageError(f"'{name}' is already a spiking network: give the ANN that it was compiled from")
     return loaded
+
+
+def _shown(source: Any, loaded: LoadedModel) -> str:
+    return loaded.name if isinstance(source, onnx.ModelProto | LoadedModel) else str(source)
 
 
 def analyse_network(loaded: LoadedModel, ctx: Context, hook: Hook) -> gs.Graph:
@@ -229,13 +239,14 @@ def compile(
         data = calibration if isinstance(calibration, Dataset) else load_data(resolve_data(calibration), specs)
         ctx.calibration = data
     graph = analyse_network(loaded, ctx, hook)
+    account = _account(graph, ctx)
     hook.run(convert(progress), graph, ctx)
-    record = _record(loaded, ctx)
+    record = _record(loaded, ctx, account)
     metadata = {p.key: p.value for p in loaded.model.metadata_props}
     return SpikingNetwork(build(graph, record, metadata), record)
 
 
-def _record(loaded: LoadedModel, ctx: Context) -> Record:
+def _record(loaded: LoadedModel, ctx: Context, account: dict[str, Any]) -> Record:
     data = ctx.calibration
     calibration = None
     if data is not None:
@@ -243,24 +254,46 @@ def _record(loaded: LoadedModel, ctx: Context) -> Record:
     return Record(
         version=VERSION,
         source={"name": loaded.name, "sha256": loaded.sha256},
-        config=ctx.config.to_dict(),
+        config={name: value for name, value in ctx.config.to_dict().items() if name != "batch_size"},
         calibration=calibration,
-        network=network_summary(ctx.analysis),
+        network=account,
         layers=layer_records(ctx),
         warnings=list(ctx.warnings),
     )
 
 
 def network_summary(analysis: Analysis) -> dict[str, Any]:
-    """Return the account of a network: its multiply-accumulates by what drives them, and how time is lowered."""
+    """Return the account of a network: its multiply-accumulates by what drives them, and how time is lowered.
+
+    Where a layer's size isn't known, `macs_known` is False, the layer is missing from `macs`, and there is no share.
+    """
     macs = analysis.macs()
     total = macs["total"]
+    known = all(layer.macs is not None for layer in analysis.layers)
     return {
         "macs": macs,
-        "spiking_share": macs["spikes"] / total if total else 0.0,
+        "macs_known": known,
+        "spiking_share": (macs["spikes"] / total if total else 0.0) if known else None,
         "neuron_layers": len(analysis.neurons),
         "lowering": "batch" if analysis.foldable else "scan",
     }
+
+
+def sized_graph(graph: gs.Graph, data: Dataset) -> gs.Graph:
+    """Give the open axes of a graph's inputs the sizes of the data, batch aside; infer all shapes anew, in place."""
+    for tensor in graph.inputs:
+        shape = data.arrays[tensor.name].shape
+        tensor.shape = [tensor.shape[0], *shape[1:]] if tensor.shape else tensor.shape
+    infer_shapes(graph)
+    return graph
+
+
+def _account(graph: gs.Graph, ctx: Context) -> dict[str, Any]:
+    """Return the account of an analysed network, open sizes taken from the calibration data."""
+    analysis = ctx.analysis
+    if ctx.calibration is not None and any(layer.macs is None for layer in analysis.layers):
+        analysis = analyse(sized_graph(import_graph(export_model(graph)), ctx.calibration))
+    return network_summary(analysis)
 
 
 def load(path: str | os.PathLike[str]) -> SpikingNetwork:

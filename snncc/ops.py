@@ -171,6 +171,8 @@ def _axes_without_zero(position: int, *, of_output: bool = False) -> BatchRule:
         rank = _rank(node.outputs[0] if of_output else node.inputs[0])
         if axes is None or rank is None or not view.batched(node.inputs[0]):
             return False
+        if not axes and not node.attrs.get("noop_with_empty_axes", 0):
+            return False  # an empty list of axes means all of them
         return all(a % rank != 0 for a in axes)
 
     return rule
@@ -291,18 +293,26 @@ _LINEAR = {
     "Upsample": OpSpec(Role.LINEAR, batch=_resize, keeps_spikes=True),
 }
 
+_UNARY = (
+    *("Abs", "Cast", "Ceil", "Celu", "Cos", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu"),
+    *("HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Not", "QuantizeLinear", "Reciprocal"),
+    *("Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
+)
+_SPATIAL = ("GlobalMaxPool", "InstanceNormalization", "LRN", "LpPool")
+_BROADCASTING = (
+    *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Pow", "PRelu", "Where"),
+)
+
 _NONLINEAR = {
     "Relu": OpSpec(Role.ACTIVATION, batch=_first_input),
     "Clip": OpSpec(Role.ACTIVATION, batch=_first_input),
     "MaxPool": OpSpec(Role.RATE, batch=_first_input, keeps_spikes=True),
-    # Known only so that an output trace can run them on a folded batch after the last neuron.
+    # Known so that samples can be followed through what runs once, before the first neuron and after the last.
     "Softmax": OpSpec(Role.OTHER, batch=_axis_not_zero(-1)),
     "LogSoftmax": OpSpec(Role.OTHER, batch=_axis_not_zero(-1)),
-    "Sigmoid": OpSpec(Role.OTHER, batch=_first_input),
-    "Tanh": OpSpec(Role.OTHER, batch=_first_input),
-    "LeakyRelu": OpSpec(Role.OTHER, batch=_first_input),
-    "Exp": OpSpec(Role.OTHER, batch=_first_input),
-    "GlobalMaxPool": OpSpec(Role.OTHER, batch=_first_input),
+    "LayerNormalization": OpSpec(Role.OTHER, batch=_axis_not_zero(-1)),
+    **{op: OpSpec(Role.OTHER, batch=_first_input) for op in (*_UNARY, *_SPATIAL)},
+    **{op: OpSpec(Role.OTHER, batch=_elementwise) for op in _BROADCASTING},
     "ArgMax": OpSpec(Role.OTHER, batch=_axis_not_zero(0)),
     "Shape": OpSpec(Role.SHAPE),
     "Size": OpSpec(Role.SHAPE),

@@ -93,7 +93,15 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def train(network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, epochs: int, seed: int) -> None:
+def train(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    epochs: int,
+    seed: int,
+    checkpoint: Path | None = None,
+) -> None:
     """Trains a network in place and prints a line per epoch.
 
     Args:
@@ -103,6 +111,7 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, ep
         recipe: hyperparameters.
         epochs: passes over the images.
         seed: of the order and the augmentation.
+        checkpoint: file that keeps the state after each epoch; if it is there, training goes on from it.
     """
     generator = torch.Generator().manual_seed(seed)
     padded = nn.functional.pad(images, (PADDING,) * 4)
@@ -113,7 +122,7 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, ep
     )
     loss_function = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     network.train()
-    for epoch in range(epochs):
+    for epoch in range(_resume(checkpoint, network, optimiser, schedule, generator), epochs):
         start = time.perf_counter()
         loss_sum = right = 0.0
         order = torch.randperm(len(images), generator=generator)
@@ -135,6 +144,36 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, ep
             f"epoch {epoch + 1}/{epochs}: loss {loss_sum / steps:.4f}, accuracy {accuracy:.4f}, {seconds:.0f} s",
             flush=True,
         )
+        if checkpoint is not None:
+            state = {
+                "epoch": epoch + 1,
+                "network": network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+                "generator": generator.get_state(),
+                "global": torch.get_rng_state(),
+            }
+            torch.save(state, f"{checkpoint}.new")
+            Path(f"{checkpoint}.new").replace(checkpoint)
+
+
+def _resume(
+    checkpoint: Path | None,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    generator: torch.Generator,
+) -> int:
+    """Loads a checkpoint if there is one and returns the number of finished epochs."""
+    if checkpoint is None or not checkpoint.exists():
+        return 0
+    state = torch.load(checkpoint, weights_only=True)
+    network.load_state_dict(state["network"])
+    optimiser.load_state_dict(state["optimiser"])
+    schedule.load_state_dict(state["schedule"])
+    generator.set_state(state["generator"])
+    torch.set_rng_state(state["global"])
+    return int(state["epoch"])
 
 
 def main() -> int:
@@ -152,7 +191,15 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     network = BUILDERS[arguments.name]().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    train(network, torch.tensor(images), torch.tensor(labels).long(), recipe, epochs, arguments.seed)
+    train(
+        network,
+        torch.tensor(images),
+        torch.tensor(labels).long(),
+        recipe,
+        epochs,
+        arguments.seed,
+        arguments.checkpoint,
+    )
     if arguments.weights:
         torch.save(network.state_dict(), arguments.weights)
     export(network, file)
@@ -182,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch; rounding depends on it (%(default)s)")
     parser.add_argument("--data", type=Path, default=fashion_mnist.DEBIAN_FOLDER, help="folder of the .gz files")
     parser.add_argument("--out", type=Path, help="ONNX file to write (default: the zoo's, which also updates zoo.json)")
+    parser.add_argument("--checkpoint", type=Path, help="file to keep the state in after each epoch and to resume from")
     parser.add_argument("--weights", type=Path, help="also save the weights there, as a PyTorch state dict")
     return parser
 

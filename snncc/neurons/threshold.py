@@ -164,7 +164,8 @@ def minimum_error_thresholds(
 ) -> NDArray[np.float32]:
     """Return the effective threshold per channel that minimises the squared error of the neuron's output.
 
-    That is the error of the closed form plus what uneven arrival adds to it; see the module's docstring. A geometric grid over two decades below "the largest value is just reached", then two rounds of refinement.
+    That is the error of the closed form plus what uneven arrival adds to it; see the module's docstring. A geometric
+    grid over two decades below "the largest value is just reached", then two rounds of refinement.
 
     Args:
         histogram: of the ANN's activation per channel.

@@ -16,11 +16,11 @@ from snncc.passes.insert_neurons import InsertNeurons
 def inserted(text: str, per_channel: bool = True) -> tuple[object, Context]:
     graph = import_graph(parse(text))
     infer_shapes(graph)
-    ctx = Context(Config(timesteps=7, max_burst=3, threshold_ratio=1.5, v_init=0.25))
+    ctx = Context(Config(timesteps=7, max_burst=3, threshold_ratio=1.5))
     ctx.analysis = analyse(graph)
     for site in ctx.analysis.neurons:
         count = (site.channels or 1) if per_channel else 1
-        ctx.layers[site.node] = LayerCalibration(np.arange(1, count + 1, dtype=np.float32), "data")
+        ctx.layers[site.node] = LayerCalibration(np.arange(1, count + 1, dtype=np.float32), "data", 0.25)
     assert InsertNeurons().run(graph, ctx) is True
     return graph, ctx
 
@@ -51,7 +51,7 @@ def test_node_keeps_its_name_and_output_and_says_its_options() -> None:
     graph, ctx = inserted(NETWORKS["mobile"].text)
     node = next(n for n in graph.nodes if n.name == "r1")  # type: ignore[attr-defined]
     assert (node.op, node.domain, node.outputs[0].name) == ("BurstIF", DOMAIN, "r1")
-    assert [t.name for t in node.inputs] == ["c1", "r1.v_threshold", "v_init"]
+    assert [t.name for t in node.inputs] == ["c1", "r1.v_threshold", "r1.v_init"]
     assert node.attrs == {"timesteps": 7, "max_burst": 3, "threshold_ratio": 1.5}
     assert constant(node.inputs[2]) == np.float32(0.25)
     assert (ctx.activations["r1"].kind, ctx.activations["r1"].upper) == ("clip", 6.0)

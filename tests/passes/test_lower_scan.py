@@ -69,14 +69,15 @@ def test_same_padding_needs_a_size() -> None:
 
 
 def test_states_start_at_their_shape() -> None:
-    """Of a fixed batch: constants. The initial membrane potential is v0 in units of the threshold."""
+    """Of a fixed batch: constants. The initial membrane potential is the layer's v0, in units of the threshold."""
     network = compiled(NETWORKS["samples_moved"].model(), timesteps=2, v_init=0.25)
     scan = next(n for n in network.model.graph.node if n.op_type == "Scan")
     states = [n for n in network.model.graph.node if n.op_type == "Expand"]
     assert len(states) == 3  # two neurons, one MaxPool
     values = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in network.model.graph.initializer}
     found = sorted((values[n.input[0]], values[n.input[1]]) for n in states)
-    assert found == [(0.0, [1, 6, 5]), (0.25, [1, 6, 5]), (0.25, [6, 1, 4])]
+    first, second = (layer.v_init for layer in network.record.layers)
+    assert found == sorted([(0.0, [1, 6, 5]), (first, [1, 6, 5]), (second, [6, 1, 4])])
     assert values[scan.input[len(states)]] == [0.0, 1.0]
 
 

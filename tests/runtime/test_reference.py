@@ -35,8 +35,8 @@ def written_out(c: dict[str, np.ndarray], x: np.ndarray) -> tuple[np.ndarray, di
     """The two-layer network over T steps, in float64: the running output [T, N, 2], and spikes per neuron."""
     current = x @ c["g1.1"].astype(np.float64) + c["g1.2"]
     theta1, theta2 = (c[f"{n}.1"].astype(np.float64) for n in ("r1", "r2"))
-    v1 = np.broadcast_to(0.5 * theta1, current.shape)
-    v2 = np.broadcast_to(0.5 * theta2, (len(x), 4))
+    v1 = np.broadcast_to(c["r1.2"] * theta1, current.shape)
+    v2 = np.broadcast_to(c["r2.2"] * theta2, (len(x), 4))
     total, trace, spikes = np.zeros((len(x), 4)), [], {"r1": np.zeros(7), "r2": np.zeros(4)}
     for t in range(1, T + 1):
         u1 = v1 + current

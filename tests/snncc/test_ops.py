@@ -77,7 +77,7 @@ def test_multiply_accumulates_agree_with_a_count_of_products() -> None:
         ("y, i = MaxPool <kernel_shape = [2]> (x)", 17, Role.OTHER),
         ('y = Resize <mode = "linear"> (x, , scales)', 17, Role.LINEAR),
         ('y = Pad <mode = "reflect"> (x, pads)', 17, Role.LINEAR),
-        ("y = Erf (x)", 17, Role.OTHER),
+        ("y = Hardmax (x)", 17, Role.OTHER),
     ],
     ids=str,
 )
@@ -194,7 +194,7 @@ def test_channel_axis_is_within_the_rank() -> None:
         ("y = Concat <axis = 1> (x, z)", "float[2,4] x, float[2,4] z", "x", False),
         ("y = Conv (x, z)", "float[N,4,4] x, float[4,4,1] z", "x", True),
         ("y = Conv (x, z)", "float[4,4,4] x, float[4,4,1] z", "xz", False),
-        ("y = Erf (x)", "float[N,4] x", "x", False),
+        ("y = Hardmax (x)", "float[N,4] x", "x", False),
         ("y = Softmax <axis = 1> (x)", "float[N,4] x", "x", True),
         ("y = Softmax <axis = -2> (x)", "float[N,4] x", "x", False),
     ],

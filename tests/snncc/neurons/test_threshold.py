@@ -81,7 +81,7 @@ def test_threshold_is_as_good_as_the_best_of_a_dense_grid(
 
     Uneven arrival adds `unevenness` times the rounding error (θ/T)²/12 for each active neuron, less 1/T of it.
     """
-    samples = DISTRIBUTIONS[name](np.random.default_rng(5), 2000)
+    samples = DISTRIBUTIONS[name](np.random.default_rng(5), 1000)
     histogram = histogram_of(samples[:, None, None])
     found = minimum_error_thresholds(histogram, timesteps, max_burst, v_init, unevenness=unevenness)
     active = int((samples > 0).sum())
@@ -90,7 +90,7 @@ def test_threshold_is_as_good_as_the_best_of_a_dense_grid(
         uneven = unevenness * (1 - 1 / timesteps) * active * (theta / timesteps) ** 2 / 12
         return brute_error(samples, theta, timesteps, max_burst, v_init) + uneven
 
-    best = min(cost(t) for t in np.geomspace(0.002, 1.2, 1000) * samples.max() / max_burst)
+    best = min(cost(t) for t in np.geomspace(0.002, 1.2, 400) * samples.max() / max_burst)
     energy = np.square(np.maximum(samples, 0)).sum()
     assert cost(float(found[0])) <= 1.01 * best + 1e-3 * energy
 
