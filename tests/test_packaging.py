@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -25,14 +26,14 @@ DATA = {
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="the tests stand alone")
 
 
-def source_files() -> dict[str, Path]:
-    """By path in the wheel, the files of the packages and their data; symlinks aside."""
+def source_files(root: Path) -> dict[str, Path]:
+    """By path in the wheel, the files of the packages and their data below a root; symlinks aside."""
     found = {}
     for folder, target in FOLDERS.items():
         patterns = ("**/*.py", *DATA.get(folder, ()))
-        for path in (p for pattern in patterns for p in (ROOT / folder).glob(pattern)):
-            inside = path.relative_to(ROOT / folder)
-            linked = any((ROOT / folder / parent).is_symlink() for parent in inside.parents if parent != Path())
+        for path in (p for pattern in patterns for p in (root / folder).glob(pattern)):
+            inside = path.relative_to(root / folder)
+            linked = any((root / folder / parent).is_symlink() for parent in inside.parents if parent != Path())
             if not linked:
                 found[f"{target}/{inside.as_posix()}"] = path
     return found
@@ -50,20 +51,24 @@ def python(*arguments: str, cwd: Path, path: Path | None = None) -> str:
 
 
 @pytest.fixture(scope="module")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, as building leaves files behind."""
+    target = tmp_path_factory.mktemp("source")
+    for name in (*FOLDERS, "tests", "benchmarks", "docs", ".ci"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def distributions(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source distribution, and the wheel that was built of it."""
     for module in ("build", "setuptools"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} isn't installed")
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    with tarfile.open(target / "copy.tar", "w") as archive:
-        for name in (*FOLDERS, "tests", "benchmarks", "docs", ".ci", "pyproject.toml", "MANIFEST.in", "README.md"):
-            if (ROOT / name).exists():
-                archive.add(ROOT / name, name, filter=lambda member: None if "__pycache__" in member.name else member)
-        archive.add(ROOT / "LICENSE", "LICENSE")
-    with tarfile.open(target / "copy.tar") as archive:
-        archive.extractall(source)
-    (target / "copy.tar").unlink()
+    target = tmp_path_factory.mktemp("dist")
     python("-m", "build", "--no-isolation", "--outdir", str(target), str(source), cwd=target)
     return target
 
@@ -74,13 +79,13 @@ def wheel(distributions: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(file)
 
 
-def test_wheel_holds_every_file_once_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_wheel_holds_every_file_once_and_nothing_else(wheel: zipfile.ZipFile, source: Path) -> None:
     names = [name for name in wheel.namelist() if ".dist-info/" not in name]
-    assert sorted(names) == sorted(source_files())
+    assert sorted(names) == sorted(source_files(source))
 
 
-def test_wheel_holds_the_files_as_they_are(wheel: zipfile.ZipFile) -> None:
-    changed = [name for name, path in source_files().items() if wheel.read(name) != path.read_bytes()]
+def test_wheel_holds_the_files_as_they_are(wheel: zipfile.ZipFile, source: Path) -> None:
+    changed = [name for name, path in source_files(source).items() if wheel.read(name) != path.read_bytes()]
     assert not changed
 
 
@@ -96,12 +101,12 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert f"snncc-{snncc.__version__}.dist-info/licenses/LICENSE" in wheel.namelist()
 
 
-def test_source_distribution_holds_files_instead_of_links(distributions: Path) -> None:
+def test_source_distribution_holds_files_instead_of_links(distributions: Path, source: Path) -> None:
     (file,) = distributions.glob("*.tar.gz")
     with tarfile.open(file) as archive:
         members = {member.name.split("/", 1)[-1]: member for member in archive.getmembers()}
     assert all(member.isfile() or member.isdir() for member in members.values())
-    wanted = {path.relative_to(ROOT).as_posix() for path in source_files().values()}
+    wanted = {path.relative_to(source).as_posix() for path in source_files(source).values()}
     assert wanted <= set(members)
     assert {"README.md", "LICENSE", "tests/test_packaging.py", "benchmarks/zoo.py", ".ci/run"} <= set(members)
 

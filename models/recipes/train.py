@@ -48,13 +48,13 @@ class Recipe:
 
 RECIPES = {
     "fashion_resnet20": Recipe(
-        "ResNet-20: three stages of three residual blocks, 16/32/64 channels, ReLU", 15, 0.2, 5e-4, 0.05
+        "ResNet-20: three stages of three residual blocks, 16/32/64 channels, ReLU", 7, 0.2, 5e-4, 0.05
     ),
     "fashion_vgg": Recipe(
         "VGG style: six convolutions, 32/64/96 channels, ReLU, max pooling, hidden layer of 128", 10, 0.1, 5e-4, 0.05
     ),
     "fashion_mobilenet": Recipe(
-        "MobileNetV1 style: six depthwise-separable convolutions, 64 to 256 channels, ReLU6", 11, 0.2, 2e-4, 0.05
+        "MobileNetV1 style: six depthwise-separable convolutions, 64 to 256 channels, ReLU6", 7, 0.2, 2e-4, 0.05
     ),
 }
 

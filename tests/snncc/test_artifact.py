@@ -52,7 +52,9 @@ def test_record_is_whole_and_comes_back(network: snncc.SpikingNetwork) -> None:
     assert {k.removeprefix("snncc.") for k in entries(network.model) if k.startswith("snncc.")} == KEYS
     assert read_record(network.model, "it") == network.record
     assert network.record.version == VERSION
-    assert network.record.config == Config(timesteps=3, threshold_ratio=1.5).to_dict()
+    options = Config(timesteps=3, threshold_ratio=1.5).to_dict()
+    del options["batch_size"]  # a matter of memory and speed: the file must not depend on it
+    assert network.record.config == options
     assert json.loads(json.dumps(network.report())) == network.report()
 
 
