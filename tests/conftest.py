@@ -1,4 +1,4 @@
-"""Shared by all tests: this folder on the import path, and how hypothesis searches."""
+"""Shared by all tests: how hypothesis searches."""
 
 from __future__ import annotations
 

@@ -167,15 +167,16 @@ def test_a_sum_over_all_axes_is_not_folded_into_the_batch() -> None:
     assert np.linalg.norm(got - expected) < 0.1 * np.linalg.norm(expected)
 
 
-def test_the_batch_size_of_calibration_does_not_change_the_file() -> None:
+def test_the_batch_size_of_calibration_is_no_matter_of_results() -> None:
     ann = model(BODY + HEAD, CONVOLUTIONS, INPUT, OUTPUT)
-    files = {
-        snncc.compile(ann, calibration=IMAGES, config=snncc.Config(batch_size=size)).model.SerializeToString(
-            deterministic=True
-        )
-        for size in (3, 16)
-    }
-    assert len(files) == 1
+    small, large = (
+        snncc.compile(ann, calibration=IMAGES, config=snncc.Config(batch_size=size)).model for size in (3, 16)
+    )
+    assert [n.name for n in small.graph.node] == [n.name for n in large.graph.node]
+    for one, other in zip(small.graph.initializer, large.graph.initializer, strict=True):
+        # Not bit for bit: on some processors ONNX Runtime adds up in another order for another batch size.
+        a, b = numpy_helper.to_array(one), numpy_helper.to_array(other)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(np.abs(a).max()), err_msg=one.name)
 
 
 def test_functions_that_unfold_without_end_are_refused() -> None:
