@@ -7,6 +7,13 @@ A network with neurons N1 and N2,
 
 is static before the first neuron, temporal between neurons, and readout after the last. Readout runs once, on the mean
 over time: for its linear part that is the same by linearity, and the rest has nothing else to run on.
+
+Between neurons, what is linear works on what arrives at each timestep, and what isn't works on the means over the
+timesteps so far (`snncc.analysis.Form`), so that its result, too, is a mean over time:
+
+    N1 ── Conv ── Softmax ── Mul ── Encode ── Conv ── N2
+       step │       mean       │      └──── step ────
+     running mean of the input │ spikes that have this mean
 """
 
 from __future__ import annotations
@@ -15,10 +22,10 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from snncc.analysis import Analysis, Domain, NeuronSite, Traffic, WeightedLayer
+from snncc.analysis import Analysis, Domain, Form, NeuronSite, Traffic, WeightedLayer
 from snncc.context import Context
 from snncc.errors import Obstacle
-from snncc.graph import is_missing, node_inputs, outer_inputs, producers, shape_of, static_dims, subgraphs_of
+from snncc.graph import is_missing, node_inputs, outer_inputs, producers, shape_of, static_dims
 from snncc.ops import (
     Activation,
     Role,
@@ -29,6 +36,7 @@ from snncc.ops import (
     sample_dims,
     samplewise,
     spec_of,
+    works_on_means,
 )
 from snncc.passes.base import Pass
 from snncc.passes.lower_scan import lowering_obstacles
@@ -51,6 +59,8 @@ def analyse(graph: gs.Graph) -> Analysis:
     result = Analysis(batch=_fixed_batch(graph))
     neurons = _neuron_nodes(graph)
     _assign_domains(graph, neurons, result)
+    _find_sizes(graph, result)
+    _assign_forms(graph, neurons, result)
     _find_batched(graph, result)
     _assign_traffic(graph, neurons, result)
     _find_obstacles(graph, neurons, result)
@@ -61,13 +71,24 @@ def analyse(graph: gs.Graph) -> Analysis:
     for node in graph.nodes:
         if node.name in neurons:
             result.neurons.append(_site(node, by_name, result))
-        elif spec_of(node).role is Role.WEIGHTED and any(isinstance(t, gs.Constant) for t in node.inputs[:2]):
-            source = next((t for t in node.inputs[:2] if not isinstance(t, gs.Constant)), None)
-            if source is not None:
-                carried = result.traffic.get(source.name, Traffic.ANALOG)
-                macs = multiply_accumulates(node, result.batch)
-                result.layers.append(WeightedLayer(node.name, node.op, macs, carried, source.name))
+        elif spec_of(node).role is Role.WEIGHTED:
+            layer = _layer(node, result)
+            if layer is not None:
+                result.layers.append(layer)
     return result
+
+
+def _layer(node: gs.Node, result: Analysis) -> WeightedLayer | None:
+    factors = [t for t in node.inputs[:2] if not isinstance(t, gs.Constant)]
+    if not factors:
+        return None
+    carried = [result.traffic.get(t.name, Traffic.ANALOG) for t in factors]
+    learned = len(factors) == 1
+    driven_by = carried[0]
+    if not learned and any(c is not Traffic.ANALOG for c in carried):
+        driven_by = Traffic.READOUT if result.domains[node.name] is Domain.READOUT else Traffic.GRADED
+    macs = multiply_accumulates(node, result.batch)
+    return WeightedLayer(node.name, node.op, macs, driven_by, factors[0].name, learned)
 
 
 def _fixed_batch(graph: gs.Graph) -> int | None:
@@ -108,6 +129,41 @@ def _assign_domains(graph: gs.Graph, neurons: set[str], result: Analysis) -> Non
         result.tensors.update({t.name: domain for t in node.outputs if not is_missing(t)})
 
 
+def _find_sizes(graph: gs.Graph, result: Analysis) -> None:
+    """Find what temporal tensors' shapes alone decide: it doesn't vary over time."""
+    for node in graph.nodes:
+        if result.domains[node.name] is not Domain.TEMPORAL:
+            continue
+        temporal = [t.name for t in outer_inputs(node) if result.tensors.get(t.name) is Domain.TEMPORAL]
+        of_sizes = bool(temporal) and all(name in result.sizes for name in temporal)
+        if spec_of(node).role is Role.SHAPE or of_sizes:
+            result.sizes.update(t.name for t in node.outputs if not is_missing(t))
+
+
+def _assign_forms(graph: gs.Graph, neurons: set[str], result: Analysis) -> None:
+    for node in graph.nodes:
+        if result.domains[node.name] is not Domain.TEMPORAL:
+            continue
+        mode = _mode(node, node.name in neurons, result)
+        result.modes[node.name] = mode
+        form = Form.STEP if node.name in neurons else mode
+        result.forms.update({t.name: form for t in node.outputs if not is_missing(t)})
+
+
+def _mode(node: gs.Node, is_neuron: bool, result: Analysis) -> Form:
+    spec = spec_of(node)
+    if is_neuron:
+        return Form.MEAN if works_on_means(node) else Form.STEP
+    varying = [t for t in outer_inputs(node) if _varies(t, result)]
+    if not varying:
+        return Form.STEP
+    if spec.role is Role.SHAPE:
+        return result.forms.get(varying[0].name, Form.STEP)  # nothing to convert: values don't matter
+    if spec.role is Role.POOL or is_linear(node, lambda t: _varies(t, result)):
+        return Form.MEAN if all(result.forms.get(t.name) is Form.MEAN for t in varying) else Form.STEP
+    return Form.MEAN
+
+
 def _find_batched(graph: gs.Graph, result: Analysis) -> None:
     """Follow the sample axis from the inputs that share the first input's leading dimension."""
     first = shape_of(graph.inputs[0]) if graph.inputs else None
@@ -131,14 +187,16 @@ def _traffic_out(node: gs.Node, is_neuron: bool, result: Analysis) -> Traffic:
     if is_neuron:
         return Traffic.SPIKES
     incoming = {result.traffic.get(t.name, Traffic.ANALOG) for t in outer_inputs(node)}
+    if result.modes.get(node.name) is Form.MEAN:
+        return Traffic.GRADED
     if incoming <= {Traffic.ANALOG}:
         return Traffic.ANALOG
     spec = spec_of(node)
-    if spec.role is Role.SHAPE:
+    if spec.role is Role.SHAPE or (node.outputs and node.outputs[0].name in result.sizes):
         return Traffic.ANALOG
     readout = result.domains[node.name] is Domain.READOUT
     linear = is_linear(node, lambda t: result.traffic.get(t.name, Traffic.ANALOG) is not Traffic.ANALOG)
-    passes = spec.keeps_spikes and (linear or (spec.role is Role.RATE and not readout))
+    passes = spec.keeps_spikes and (linear or (spec.role is Role.POOL and not readout))
     if passes and incoming <= {Traffic.ANALOG, Traffic.SPIKES} and not _mixes_in_analog(node, result):
         return Traffic.SPIKES
     return Traffic.READOUT if readout else Traffic.GRADED
@@ -152,48 +210,45 @@ def _mixes_in_analog(node: gs.Node, result: Analysis) -> bool:
 
 def _find_obstacles(graph: gs.Graph, neurons: set[str], result: Analysis) -> None:
     if not neurons:
-        reason = "the network has no ReLU or Clip(0, a) that depends on its input, so nothing in it would spike"
+        reason = (
+            "nothing in it would spike: no activation, or other non-linear operator, depends on its input and feeds a "
+        )
         result.obstacles.append(
-            Obstacle(graph.name, "graph", reason, "this version converts ReLU and ReLU6 networks: use one of those")
+            Obstacle(
+                graph.name,
+                "graph",
+                f"{reason}weighted layer",
+                "a linear network gains nothing from spikes: run it as it is",
+            )
         )
     for node in graph.nodes:
-        if result.domains[node.name] is not Domain.TEMPORAL or node.name in neurons:
+        if result.domains[node.name] is not Domain.TEMPORAL:
             continue
-        spec = spec_of(node)
-        if spec.role is Role.RATE or spec.role is Role.SHAPE or _is_shape_arithmetic(node, result):
-            continue
-        if is_linear(node, lambda t: _varies(t, result)):
-            continue
-        op = node.op if node.domain in (None, "", "ai.onnx") else f"{node.domain}.{node.op}"
-        result.obstacles.append(Obstacle(node.name, op, _why_not(node, result), _remedy(node)))
+        if spec_of(node).random:
+            reason = "it gives other values in every run, and so would the spikes that come of it"
+            remedy = "export the network for inference (evaluation mode), without random operators"
+            result.obstacles.append(Obstacle(node.name, _op_name(node), reason, remedy))
+        for tensor in node.outputs:
+            if not is_missing(tensor) and tensor.type != "tensor_type" and _leaves_its_form(tensor, graph, result):
+                reason = f"its output '{tensor.name}' is no tensor, and has no mean over time"
+                remedy = "export the network without sequences and optional values between its layers"
+                result.obstacles.append(Obstacle(node.name, _op_name(node), reason, remedy))
+
+
+def _op_name(node: gs.Node) -> str:
+    return str(node.op if node.domain in (None, "", "ai.onnx") else f"{node.domain}.{node.op}")
+
+
+def _leaves_its_form(tensor: gs.Tensor, graph: gs.Graph, result: Analysis) -> bool:
+    """Whether a temporal value would have to be converted, or decoded for the readout or the user."""
+    if any(tensor is t for t in graph.outputs):
+        return True
+    form = result.forms.get(tensor.name)
+    return any(result.modes.get(node.name) is not form for node in tensor.outputs)
 
 
 def _varies(tensor: gs.Tensor, result: Analysis) -> bool:
-    return result.tensors.get(tensor.name) is Domain.TEMPORAL and tensor.dtype is not None and _is_float(tensor)
-
-
-def _is_float(tensor: gs.Tensor) -> bool:
-    return str(tensor.dtype) in ("float32", "float16", "float64")
-
-
-def _is_shape_arithmetic(node: gs.Node, result: Analysis) -> bool:
-    """Integers computed from shapes don't vary over time, even where the shape is that of a temporal tensor."""
-    temporal = [t for t in outer_inputs(node) if result.tensors.get(t.name) is Domain.TEMPORAL]
-    return all(t.dtype is not None and not _is_float(t) for t in temporal)
-
-
-def _why_not(node: gs.Node, result: Analysis) -> str:
-    if any(True for _ in subgraphs_of(node)):
-        return "control flow between spiking layers can't be stepped through time in this version"
-    if spec_of(node).role in (Role.LINEAR, Role.WEIGHTED):
-        return "it multiplies or indexes two values that both change over time, which is not linear"
-    return "it is not linear and stands between spiking layers, where this version takes ReLU, Clip(0, a) and MaxPool"
-
-
-def _remedy(node: gs.Node) -> str:
-    if node.op in ("LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Elu", "Selu", "Gelu", "Tanh", "Clip"):
-        return "train or export the network with ReLU or ReLU6 in its place"
-    return "move it before the first or after the last ReLU, or replace it by ReLU, pooling and linear layers"
+    return result.tensors.get(tensor.name) is Domain.TEMPORAL and tensor.name not in result.sizes
 
 
 def _find_fold_blockers(graph: gs.Graph, result: Analysis) -> None:
@@ -215,6 +270,7 @@ def _site(node: gs.Node, by_name: dict[str, gs.Node], result: Analysis) -> Neuro
         input=current.name,
         output=node.outputs[0].name,
         activation=activation_of(node) or Activation("relu", float("inf")),
+        form=result.modes[node.name],
         static_input=result.tensors.get(current.name, Domain.STATIC) is Domain.STATIC,
         channel_axis=axis,
         channels=size if isinstance(size, int) else None,

@@ -15,21 +15,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from snncc.analysis import Analysis, Domain, NeuronSite, Traffic
+from snncc.analysis import Analysis, Domain, Form, NeuronSite, Traffic
 from snncc.context import Context, LayerCalibration
 from snncc.data import Dataset, InputSpec, load
 from snncc.errors import DataError
 from snncc.graph import is_missing
 from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
-from snncc.passes.frontier import Entry, Frontier, SpikeTrain, Temporal
+from snncc.passes.frontier import Entry, Frontier, SpikeTrain, Temporal, gains, running_mean
 from snncc.passes.layer_fit import LayerFit, along, by_channel, from_channels, match, sums, thresholds
 from snncc.passes.moments import gaussian_histogram, propagate_moments
+from snncc.passes.signed_fit import BETTER, SignedFit
 from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
 from snncc.runtime.session import Array
 
@@ -130,7 +132,8 @@ class _Walk:
 
     def _weighted_layers(self) -> set[str]:
         """Return the weighted layers whose input differs between ANN and SNN, up to the first non-linear readout."""
-        driven = {n.node for n in self.analysis.layers if n.driven_by in (Traffic.SPIKES, Traffic.GRADED)}
+        layers = [layer for layer in self.analysis.layers if layer.learned]
+        driven = {n.node for n in layers if n.driven_by in (Traffic.SPIKES, Traffic.GRADED)}
         # A Gemm whose bias is no constant can't be scaled as a whole.
         return {n.name for n in self.graph.nodes if n.name in driven and _has_constants(n)}
 
@@ -144,7 +147,7 @@ class _Walk:
     def _is_break(self, node: gs.Node) -> bool:
         if node.name in self.sites or node.name in self.weighted:
             return True
-        return spec_of(node).role is Role.RATE and self.analysis.domains[node.name] is Domain.TEMPORAL
+        return spec_of(node).role is Role.POOL and self.analysis.modes.get(node.name) is Form.STEP
 
     def run(self, progress: Progress | None) -> None:
         for number, step in enumerate(self.steps, 1):
@@ -155,7 +158,7 @@ class _Walk:
             elif step.name in self.weighted:
                 self._run_weighted(step)
             else:
-                self._run_rate(step)
+                self._run_pool(step)
             self.frontier.done(step)
             if progress is not None:
                 progress(number, len(self.steps))
@@ -164,30 +167,39 @@ class _Walk:
         runner = SegmentRunner(self.graph, segment, self.analysis)
         names = [t.name for t in segment.inputs]
         temporal = {n for n in names if self.frontier[n].snn is not None}
-        timesteps = 1 if segment.domain is Domain.READOUT else self.config.timesteps
+        readout = segment.domain is Domain.READOUT
+        timesteps = 1 if readout else self.config.timesteps
         results = {t.name: Entry([], [] if temporal else None) for t in segment.outputs}
         for chunk in range(self.chunks):
             ann = {name: self.frontier[name].ann[chunk] for name in names}
             for name, value in runner.run(ann).items():
                 results[name].ann.append(value)
             if temporal:
-                feeds = {n: (self._snn(n, chunk, timesteps) if n in temporal else ann[n]) for n in names}
+                feeds = {
+                    n: (self._snn(n, chunk, None if readout else segment.mode) if n in temporal else ann[n])
+                    for n in names
+                }
                 for name, value in runner.run_over_time(feeds, temporal, timesteps).items():
                     _append(results[name], value)
         for name, entry in results.items():
             self.frontier.put(name, entry)
         return results
 
-    def _snn(self, name: str, chunk: int, timesteps: int) -> NDArray[np.float32]:
-        """Return the SNN's values over time, or for the readout [1, N, ...] their mean over time."""
+    def _snn(self, name: str, chunk: int, mode: Form | None) -> NDArray[np.float32]:
+        """Return the SNN's values over time in a form, or for the readout (None) [1, N, ...] their mean over time."""
         values = self.frontier[name].temporal(chunk)
-        return values if timesteps > 1 or len(values) == 1 else values.mean(axis=0, keepdims=True)
+        if len(values) == 1 or not self.analysis.needs_conversion(name, mode or Form.MEAN, values.dtype):
+            return values if mode is not None or len(values) == 1 else values[-1:]
+        if mode is None:
+            return np.asarray(values.mean(axis=0, keepdims=True))
+        return running_mean(values) if mode is Form.MEAN else gains(values)
 
     def _run_weighted(self, node: gs.Node) -> None:
         """Run one weighted layer and correct what it gives in the SNN."""
         inputs = tuple({t.name: t for t in node.inputs if not isinstance(t, gs.Constant)}.values())
         domain = self.analysis.domains[node.name]
-        entry = self._run_segment(Segment(domain, (node,), inputs, (node.outputs[0],)))[node.outputs[0].name]
+        mode = self.analysis.modes.get(node.name, Form.STEP)
+        entry = self._run_segment(Segment(domain, (node,), inputs, (node.outputs[0],), mode))[node.outputs[0].name]
         if entry.snn is None:
             return
         _check_finite(node.name, entry.ann)
@@ -195,7 +207,7 @@ class _Walk:
         axis = weighted_channel_axis(node, rank)
         snn = [np.asarray(value) for value in entry.snn if not isinstance(value, SpikeTrain)]
         pairs = (
-            (by_channel(ann, axis), by_channel(value.mean(axis=0), axis))
+            (by_channel(ann, axis), by_channel(value.mean(axis=0) if mode is Form.STEP else value[-1], axis))
             for ann, value in zip(entry.ann, snn, strict=True)
         )
         correction = match(sums(pairs), gain=self.config.gain_correction)
@@ -204,7 +216,7 @@ class _Walk:
             value *= along(correction.gain, axis, rank)
             value += along(correction.shift, axis, rank)
 
-    def _run_rate(self, node: gs.Node) -> None:
+    def _run_pool(self, node: gs.Node) -> None:
         segment = Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))
         runner = SegmentRunner(self.graph, segment, self.analysis)
         source, target = node.inputs[0].name, node.outputs[0].name
@@ -217,29 +229,66 @@ class _Walk:
                 return np.asarray(runner.run_over_time({source: x}, {source}, timesteps)[target])
 
             for chunk in range(self.chunks):
-                _append(result, increments(entry.temporal(chunk), pool))
+                _append(result, increments(self._snn(source, chunk, Form.STEP), pool))
         self.frontier.put(target, result)
 
     def _run_neuron(self, site: NeuronSite) -> None:
         entry = self.frontier[site.input]
         _check_finite(site.node, entry.ann)
-        layer = LayerFit(site, entry, self.config)
-        theta = layer.thresholds()
-        effective = (theta * np.float32(self.config.threshold_ratio)).astype(np.float32)
-        ann: list[Array] = [layer.activation(chunk) for chunk in entry.ann]
+        if self.analysis.needs_conversion(site.input, site.form, np.float32) and entry.snn is not None:
+            chunks = range(self.chunks)
+            entry = Entry(entry.ann, [self._snn(site.input, chunk, site.form) for chunk in chunks])
+        unsigned, signed = LayerFit(site, entry, self.config), SignedFit(site, entry, self.config, site.form)
+        ann: list[Array] = [signed.target(chunk) for chunk in entry.ann]
         if not self.with_snn:
-            self.ctx.layers[site.node] = LayerCalibration(theta, self.source, self.config.v_init)
+            is_signed = site.activation.encodes or self.config.neuron == "signed"
+            theta = signed.thresholds() if is_signed else unsigned.thresholds()
+            self.ctx.layers[site.node] = LayerCalibration(theta, self.source, self.config.v_init, signed=is_signed)
             self.frontier.put(site.output, Entry(ann))
             return
-        shift, counts = layer.correct(effective)
-        error, mean_error, rate = layer.errors(counts, effective)
-        self.ctx.layers[site.node] = LayerCalibration(theta, self.source, layer.v_init, shift, mean_error, error, rate)
-        shaped = along(effective, layer.axis, site.rank)
+        if self._is_signed(site, unsigned, signed):
+            layer, effective, counts = self._fit_signed(signed)
+        else:
+            layer, effective, counts = self._fit_unsigned(unsigned)
+        self.ctx.layers[site.node] = layer
+        shaped = along(effective, unsigned.axis, site.rank)
         trains: list[Temporal] = [
-            SpikeTrain(from_channels(count, layer.axis, values.shape), shaped)
+            SpikeTrain(from_channels(count, unsigned.axis, values.shape), shaped)
             for count, values in zip(counts, ann, strict=True)
         ]
         self.frontier.put(site.output, Entry(ann, trains))
+
+    def _effective(self, theta: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (theta * np.float32(self.config.threshold_ratio)).astype(np.float32)
+
+    def _is_signed(self, site: NeuronSite, unsigned: LayerFit, signed: SignedFit) -> bool:
+        """Decide for a layer, by the squared error of its mean output with the ANN's mean current."""
+        if site.activation.encodes or self.config.neuron != "auto":
+            return site.activation.encodes or self.config.neuron == "signed"
+        if site.static_input:
+            return False  # nothing arrives unevenly
+        errors = []
+        for fit in (unsigned, signed):
+            theta = self._effective(fit.thresholds())
+            counts = fit.matched_spikes(theta)
+            errors.append(sum(signed.squared_error(chunk, count, theta) for chunk, count in enumerate(counts)))
+        return errors[1] < BETTER * errors[0]
+
+    def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], Sequence[NDArray[Any]]]:
+        theta = fit.thresholds()
+        effective = self._effective(theta)
+        shift, counts = fit.correct(effective)
+        error, mean_error, rate = fit.errors(counts, effective)
+        return LayerCalibration(theta, self.source, fit.v_init, shift, mean_error, error, rate), effective, counts
+
+    def _fit_signed(self, fit: SignedFit) -> tuple[LayerCalibration, NDArray[np.float32], Sequence[NDArray[Any]]]:
+        theta = fit.thresholds()
+        effective = self._effective(theta)
+        shift, counts = fit.shift(), fit.matched_spikes(effective)
+        error, mean_error, rate = fit.errors(counts, effective)
+        v_init = self.config.v_init
+        layer = LayerCalibration(theta, self.source, v_init, shift, mean_error, error, rate, signed=True)
+        return layer, effective, counts
 
 
 def weighted_channel_axis(node: gs.Node, rank: int) -> int | None:

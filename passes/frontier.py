@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -19,16 +20,16 @@ class SpikeTrain:
     """Spikes of one chunk of samples, kept as counts: a quarter of the memory of floats.
 
     Attributes:
-        counts: uint8 [T, N, ...].
+        counts: [T, N, ...]; negative where spikes are taken back.
         theta: effective threshold, float32, broadcastable to [N, ...].
     """
 
-    counts: NDArray[np.uint8]
+    counts: NDArray[np.integer[Any]]
     theta: NDArray[np.float32]
 
     def decode(self) -> NDArray[np.float32]:
         """Return the graded spikes s = θe·n, float32 [T, N, ...]."""
-        return np.multiply(self.counts, self.theta, dtype=np.float32)
+        return np.asarray(np.multiply(self.counts, self.theta, dtype=np.float32))
 
 
 Temporal = SpikeTrain | NDArray[np.float32]
@@ -53,6 +54,23 @@ class Entry:
             raise ValueError("a static tensor has no values over time")
         value = self.snn[chunk]
         return value.decode() if isinstance(value, SpikeTrain) else value
+
+
+def running_mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the means [T, ...] over the timesteps so far of what arrives at each of them."""
+    return np.asarray(np.cumsum(values, axis=0, dtype=np.float32) / _numbers(values))
+
+
+def gains(means: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Undo `running_mean`: y[t] = t·m[t] - (t-1)·m[t-1]. What isn't finite counts as zero."""
+    sums = np.where(np.isfinite(means), means, np.float32(0)) * _numbers(means)
+    result = sums.copy()
+    result[1:] -= sums[:-1]
+    return np.asarray(result)
+
+
+def _numbers(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.arange(1, len(values) + 1, dtype=np.float32).reshape(-1, *[1] * (values.ndim - 1))
 
 
 class Frontier:

@@ -1,7 +1,9 @@
-"""Activations become burst integrate-and-fire neurons.
+"""Activations, and what marks a value to encode, become burst neurons.
 
-    Relu(x)            ->  snncc.BurstIF(x, v_threshold, v_init) <timesteps=T, max_burst=ψ, threshold_ratio=τ>
-    Clip(x, 0, a)      ->  the same; θ was chosen such that τ·θ·ψ <= a
+    Relu(x)            ->  snncc.BurstIF(x, v_threshold, v_init) <timesteps=T, max_burst=ψ, threshold_ratio=τ>,
+                           or snncc.SignedBurstRelu where calibration chose a signed neuron
+    Clip(x, 0, a)      ->  the same, θ was chosen such that τ·θ·ψ <= a; or snncc.SignedBurstClip
+    snncc.Encode(z)    ->  snncc.SignedBurst(z, v_threshold, v_init) <...>
 
 The node keeps its name and its output, so the network's topology stays as a reader knows it.
 """
@@ -16,6 +18,7 @@ import onnx_graphsurgeon as gs
 
 from snncc.context import Context
 from snncc.graph import DOMAIN, unique_name
+from snncc.ops import Activation
 from snncc.passes.base import Pass
 
 
@@ -37,11 +40,22 @@ class InsertNeurons(Pass):
             ctx.activations[site.node] = site.activation
             threshold = gs.Constant(unique_name(graph, f"{site.node}.v_threshold"), theta.reshape(shape))
             v_init = gs.Constant(unique_name(graph, f"{site.node}.v_init"), np.array(layer.v_init, np.float32))
-            node.op, node.domain = "BurstIF", DOMAIN
+            node.op, node.domain = neuron_op(site.activation, signed=layer.signed), DOMAIN
             node.inputs = [node.inputs[0], threshold, v_init]
             node.attrs = {
                 "timesteps": ctx.config.timesteps,
                 "max_burst": ctx.config.max_burst,
                 "threshold_ratio": float(ctx.config.threshold_ratio),
             }
+            if node.op == "SignedBurstClip":
+                node.attrs["upper"] = float(site.activation.upper)
         return bool(ctx.analysis.neurons)
+
+
+def neuron_op(activation: Activation, *, signed: bool) -> str:
+    """Return the operator of the domain `snncc` that stands for an activation."""
+    if activation.encodes:
+        return "SignedBurst"
+    if not signed:
+        return "BurstIF"
+    return "SignedBurstRelu" if activation.kind == "relu" else "SignedBurstClip"

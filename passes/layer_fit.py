@@ -143,6 +143,20 @@ class LayerFit:
         extra = None if shift is None else shift.astype(np.float32)
         return [simulate(x, theta, c.timesteps, c.max_burst, self.v_init, extra) for x in self.currents()]
 
+    def matched_shift(self, theta: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the deferred part of the initial potential and what gives the current the ANN's mean, [C]."""
+        shift = np.zeros(self.channels) + theta.astype(np.float64) * (self.deferred / self.config.timesteps)
+        if self.entry.snn is not None:
+            count = sum(a.size // self.channels for a in self.entry.ann)
+            ann = np.sum([_sum(by_channel(a, self.axis)) for a in self.entry.ann], axis=0)
+            snn = np.sum([_sum(x.mean(axis=0)) for x in self.currents()], axis=0)
+            shift += (ann - snn) / count
+        return np.asarray(shift)
+
+    def matched_spikes(self, theta: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
+        """Simulate the layer with its mean current matched to the ANN's; return the counts per chunk."""
+        return self.spikes(theta, self.matched_shift(theta))
+
     def correct(self, theta: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
         """Return the shift of the current per channel, float32 [C], and the spikes with it.
 
@@ -152,11 +166,7 @@ class LayerFit:
         active = [by_channel(self.activation(a), self.axis) for a in self.entry.ann]
         count = sum(a.shape[0] * a.shape[2] for a in active)
         target = np.sum([_sum(a) for a in active], axis=0)
-        shift = np.zeros(self.channels) + theta.astype(np.float64) * (self.deferred / self.config.timesteps)
-        if self.entry.snn is not None:
-            ann = np.sum([_sum(by_channel(a, self.axis)) for a in self.entry.ann], axis=0)
-            snn = np.sum([_sum(x.mean(axis=0)) for x in self.currents()], axis=0)
-            shift += (ann - snn) / count
+        shift = self.matched_shift(theta)
         # A shift moves the output only of neurons that are neither off nor saturated.
         upper = self.site.activation.upper
         moved = np.sum([((a > 0) & (a < upper)).sum(axis=(0, 2)) for a in active], axis=0)

@@ -6,6 +6,10 @@ Time is folded into the batch axis, time-major, so that each layer is one large 
     x ── Conv ── RepeatInput ── BurstIF ── Conv ── BurstIF ── RateDecode ── Gemm ──
          [N,...]              [T*N,...]                                  [N,...]
 
+Between neurons, values change their form where a node works on another one than it gets (`snncc.analysis.Form`):
+
+    step ── RunningMean ── Softmax ── Increment ── step
+
 With a trace, RunningMean stands in for RateDecode, the readout runs on [T*N, ...], and the last step is the output.
 A network whose batch axis can't hold time is lowered by `snncc.passes.lower_scan` instead.
 """
@@ -17,12 +21,12 @@ from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 
-from snncc.analysis import Domain
+from snncc.analysis import Domain, Form
 from snncc.context import Context
 from snncc.graph import DOMAIN, Dim, is_missing, outer_inputs, replace_reads, shape_of, unique_name
 from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
-from snncc.passes.lower_scan import lower_to_scan, pool_attributes
+from snncc.passes.lower_scan import guarded, lower_to_scan, pool_attributes
 
 
 @dataclass(frozen=True)
@@ -57,19 +61,39 @@ class _Lowering:
     def fold(self) -> None:
         """Lower onto the batch axis."""
         repeated: dict[str, gs.Tensor] = {}
-        for node in list(self.graph.nodes):
-            if self.analysis.domains[node.name] is not Domain.TEMPORAL:
-                continue
-            for position, tensor in enumerate(node.inputs):
+        converted: dict[tuple[str, Form], gs.Tensor] = {}
+        temporal = [n for n in self.graph.nodes if self.analysis.domains[n.name] is Domain.TEMPORAL]
+        for node in temporal:
+            mode = self.analysis.modes[node.name]
+            replaced: dict[str, gs.Tensor] = {}
+            for tensor in outer_inputs(node):
                 if self._needs_repeat(tensor):
                     if tensor.name not in repeated:
                         repeated[tensor.name] = self._insert("RepeatInput", tensor, "repeated")
-                    node.inputs[position] = repeated[tensor.name]
-            if spec_of(node).role is Role.RATE:
+                    replaced[tensor.name] = repeated[tensor.name]
+                elif self.analysis.needs_conversion(tensor.name, mode, tensor.dtype):
+                    if (tensor.name, mode) not in converted:
+                        converted[tensor.name, mode] = self._convert(tensor, mode)
+                    replaced[tensor.name] = converted[tensor.name, mode]
+            replace_reads(node, replaced)
+            if spec_of(node).role is Role.POOL and mode is Form.STEP:
                 node.attrs = {**self.timesteps, **pool_attributes(node)}
                 node.op, node.domain = f"{node.op}Increment", DOMAIN
+        self._make_finite(temporal)
         self._open_batch(Domain.TEMPORAL)
         self._decode({t.name: t for t in self._crossing()}, repeated)
+
+    def _convert(self, tensor: gs.Tensor, mode: Form) -> gs.Tensor:
+        if mode is Form.MEAN:
+            return self._insert("RunningMean", tensor, "mean")
+        return self._insert("Increment", tensor, "increment")
+
+    def _make_finite(self, temporal: list[gs.Node]) -> None:
+        """Guard what keeps a sum over time against values that an operator isn't defined for."""
+        for tensor, readers in guarded(self.graph, self.analysis):
+            finite = self._insert("Finite", tensor, "finite")
+            for node in readers:
+                replace_reads(node, {tensor.name: finite})
 
     def scan(self) -> None:
         """Lower onto a Scan; what leaves it comes back as folded spikes over time."""
@@ -104,10 +128,7 @@ class _Lowering:
         trace = self.ctx.config.trace
         if trace:
             self._open_batch(Domain.READOUT)
-        decoded = {
-            name: self._insert("RunningMean" if trace else "RateDecode", tensor, "rate")
-            for name, tensor in leaving.items()
-        }
+        decoded = {name: self._decoded(name, tensor, trace=trace) for name, tensor in leaving.items()}
         for node in self.graph.nodes:
             if self.analysis.domains.get(node.name) is not Domain.READOUT:
                 continue
@@ -117,6 +138,12 @@ class _Lowering:
             replace_reads(node, {**repeated, **decoded} if trace else decoded)
         for index, (tensor, name) in enumerate(self.original):
             self._finish_output(index, decoded.get(name, tensor), name, trace)
+
+    def _decoded(self, name: str, tensor: gs.Tensor, *, trace: bool) -> gs.Tensor:
+        """Return what the readout reads of a folded tensor that leaves under the given name."""
+        if self.analysis.needs_conversion(name, Form.MEAN, tensor.dtype):
+            return self._insert("RunningMean" if trace else "RateDecode", tensor, "rate")
+        return tensor if trace else self._insert("LastStep", tensor, "rate")  # it is a mean over time already
 
     def _finish_output(self, index: int, value: gs.Tensor, name: str, trace: bool) -> None:
         declared = self.graph.outputs[index]
@@ -142,13 +169,14 @@ class _Lowering:
     def _insert(self, op: str, source: gs.Tensor, suffix: str) -> gs.Tensor:
         shape = shape_of(source)
         result = gs.Variable(unique_name(self.graph, f"{source.name}.{suffix}"), dtype=source.dtype)
-        result.shape = None if shape is None or op == "RateDecode" else self._folded_shape(shape)
+        result.shape = None if shape is None or op in ("RateDecode", "LastStep") else self._folded_shape(shape)
         self._add_node(op, source, result)
         return result
 
     def _add_node(self, op: str, source: gs.Tensor, result: gs.Tensor) -> None:
         name = unique_name(self.graph, f"{op}:{source.name}")
-        node = gs.Node(op, name=name, attrs=dict(self.timesteps), inputs=[source], outputs=[result], domain=DOMAIN)
+        attributes = {} if op == "Finite" else dict(self.timesteps)
+        node = gs.Node(op, name=name, attrs=attributes, inputs=[source], outputs=[result], domain=DOMAIN)
         self.graph.nodes.append(node)
 
     def _folded_shape(self, shape: tuple[Dim, ...]) -> list[Dim]:

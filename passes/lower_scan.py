@@ -4,7 +4,8 @@
              ├── Scan(states..., 0..T-1) ── [T, N, ...] ── fold ── RateDecode ── readout
     states ──┘     body: the network at one timestep, a BurstIFStep where a neuron was
 
-The state of a neuron is its membrane potential, that of a MaxPool the sum of its inputs so far.
+The state of a neuron is its membrane potential, or what it has summed up and emitted; that of a MaxPool and of a
+running mean is the sum of the inputs so far.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from snncc.analysis import Analysis, Domain
+from snncc.analysis import Analysis, Domain, Form
 from snncc.context import Context
 from snncc.errors import Obstacle, UnsupportedModelError
-from snncc.graph import DOMAIN, shape_of, static_dims, unique_name
-from snncc.ops import Role, spec_of
+from snncc.graph import DOMAIN, outer_inputs, replace_reads, shape_of, static_dims, unique_name
+from snncc.ops import Role, is_partial, spec_of, works_on_means
 
 
 def pool_attributes(node: gs.Node) -> dict[str, Any]:
@@ -72,9 +73,11 @@ def lower_to_scan(graph: gs.Graph, ctx: Context, crossing: Sequence[gs.Tensor]) 
     """
     temporal = [n for n in graph.nodes if ctx.analysis.domains[n.name] is Domain.TEMPORAL]
     builder = _ScanBuilder(graph, ctx)
-    body_nodes = [builder.lower(node) for node in temporal]
+    for node in temporal:
+        builder.lower(node)
+    builder.make_finite(guarded(graph, ctx.analysis))
+    body_nodes = builder.nodes
     moved = {id(node) for node in temporal}
-    step = gs.Variable("timestep", dtype=np.float32, shape=[])
     emitted, leaving, raw = [], {}, []
     for tensor in crossing:
         emit = gs.Variable(f"{tensor.name}.emitted", dtype=tensor.dtype)
@@ -85,13 +88,13 @@ def lower_to_scan(graph: gs.Graph, ctx: Context, crossing: Sequence[gs.Tensor]) 
         leaving[tensor.name] = stacked
     body = gs.Graph(
         nodes=body_nodes,
-        inputs=[*builder.states_in, step],
+        inputs=[*builder.states_in, builder.step],
         outputs=[*builder.states_out, *emitted],
         name="timestep",
         opset=graph.opset,
     )
     ends = [gs.Variable(unique_name(graph, f"{t.name}.end"), dtype=t.dtype) for t in builder.states_in]
-    steps = gs.Constant(unique_name(graph, "timesteps"), np.arange(ctx.config.timesteps, dtype=np.float32))
+    steps = gs.Constant(unique_name(graph, "timesteps"), np.arange(1, ctx.config.timesteps + 1, dtype=np.float32))
     scan = gs.Node(
         "Scan",
         name=unique_name(graph, "OverTime"),
@@ -109,54 +112,139 @@ def lowering_obstacles(graph: gs.Graph, analysis: Analysis) -> list[Obstacle]:
     """Return the nodes with a state or a window whose size can't be told before the network runs."""
     found: list[Obstacle] = []
     for node in graph.nodes:
-        role = spec_of(node).role
         if analysis.domains[node.name] is not Domain.TEMPORAL:
             continue
-        if role is Role.RATE:
+        mode = analysis.modes[node.name]
+        if spec_of(node).role is Role.POOL and mode is Form.STEP:
             try:
                 pool_attributes(node)
             except UnsupportedModelError as error:
                 found += error.obstacles
-        if not analysis.foldable and role in (Role.ACTIVATION, Role.NEURON, Role.RATE):
-            shape = shape_of(node.inputs[0])
-            of_samples = node.inputs[0].name in analysis.batched and shape and static_dims(shape[1:]) is not None
-            if static_dims(shape) is None and not of_samples:
-                found.append(_state_obstacle(node))
+        if not analysis.foldable:
+            unsized = [t for t in _states_before(node, mode, analysis) if not _has_known_size(t, analysis)]
+            found += [_state_obstacle(node, t) for t in unsized[:1]]
     return found
 
 
-def _state_obstacle(node: gs.Node) -> Obstacle:
-    size = "of unknown rank" if node.inputs[0].shape is None else f"{list(node.inputs[0].shape)}"
+def _states_before(node: gs.Node, mode: Form, analysis: Analysis) -> list[gs.Tensor]:
+    """Return the inputs of a temporal node that need a state: a neuron's, or one that changes its form."""
+    role = spec_of(node).role
+    if role in (Role.ACTIVATION, Role.NEURON) or (role is Role.POOL and mode is Form.STEP):
+        return [node.inputs[0]]
+    return [t for t in outer_inputs(node) if analysis.needs_conversion(t.name, mode, t.dtype)]
+
+
+def _has_known_size(tensor: gs.Tensor, analysis: Analysis) -> bool:
+    shape = shape_of(tensor)
+    of_samples = tensor.name in analysis.batched and shape and static_dims(shape[1:]) is not None
+    return static_dims(shape) is not None or bool(of_samples)
+
+
+def guarded(graph: gs.Graph, analysis: Analysis) -> list[tuple[gs.Tensor, list[gs.Node]]]:
+    """Find the means over time that may not be finite at first, with the nodes that would carry that on.
+
+    Args:
+        graph: the graph, lowered but for this; neurons and increments are those that sum up what they read.
+        analysis: the analysis of the graph before it was lowered.
+
+    Returns:
+        Tensors, each with the nodes of the domain `snncc` that read it.
+    """
+    unsafe: set[str] = set()
+    for node in graph.nodes:
+        if analysis.modes.get(node.name) is not Form.MEAN or works_on_means(node):
+            continue
+        if is_partial(node) or any(t.name in unsafe for t in outer_inputs(node)):
+            unsafe.update(t.name for t in node.outputs)
+    tensors = graph.tensors()
+    keeping = ("Increment", "IncrementStep", "SignedBurst", "SignedBurstStep")
+    found = []
+    for name in sorted(unsafe & tensors.keys()):
+        readers = [n for n in tensors[name].outputs if n.domain == DOMAIN and n.op in keeping]
+        if readers:
+            found.append((tensors[name], readers))
+    return found
+
+
+def _state_obstacle(node: gs.Node, tensor: gs.Tensor) -> Obstacle:
+    size = "of unknown rank" if tensor.shape is None else f"{list(tensor.shape)}"
     reason = f"the network must step through a Scan, and the size {size} of this node's state isn't known"
     return Obstacle(node.name, node.op, reason, "export the network with fixed sizes")
 
 
 class _ScanBuilder:
-    """Collects the states of the body and what they start from."""
+    """Collects the nodes of the body, its states and what they start from."""
 
     def __init__(self, graph: gs.Graph, ctx: Context) -> None:
         self.graph, self.ctx = graph, ctx
+        self.nodes: list[gs.Node] = []
+        self.step = gs.Variable("timestep", dtype=np.float32, shape=[])
         self.states_in: list[gs.Tensor] = []
         self.states_out: list[gs.Tensor] = []
         self.initial: list[gs.Tensor] = []
+        self._converted: dict[tuple[str, Form], gs.Tensor] = {}
+        self._zero: gs.Constant | None = None
 
-    def lower(self, node: gs.Node) -> gs.Node:
-        """Return the node as it stands in the body."""
-        role = spec_of(node).role
+    def lower(self, node: gs.Node) -> None:
+        """Put a node into the body, as it stands there, with what converts its inputs before it."""
+        role, analysis = spec_of(node).role, self.ctx.analysis
+        mode = analysis.modes[node.name]
+        wanted = [t for t in outer_inputs(node) if analysis.needs_conversion(t.name, mode, t.dtype)]
+        replace_reads(node, {t.name: self._as(t, mode) for t in wanted})
         if role is Role.NEURON:
-            state, after = self._state(node, "v_mem", node.inputs[2])
-            node.op = "BurstIFStep"
-            node.attrs.pop("timesteps")
-            node.inputs = [node.inputs[0], node.inputs[1], state]
-            node.outputs.append(after)
-        elif role is Role.RATE:
-            zero = gs.Constant(unique_name(self.graph, f"{node.name}.zero"), np.array(0.0, np.float32))
-            state, after = self._state(node, "total", zero)
+            self._lower_neuron(node)
+        elif role is Role.POOL and mode is Form.STEP:
+            state, after = self._state(node.name, "total", self._nothing(), node.inputs[0])
             node.attrs = pool_attributes(node)
             node.op, node.domain = "MaxPoolIncrementStep", DOMAIN
             node.inputs = [node.inputs[0], state]
             node.outputs.append(after)
-        return node
+        self.nodes.append(node)
+
+    def _lower_neuron(self, node: gs.Node) -> None:
+        current = node.inputs[0]
+        node.attrs.pop("timesteps")
+        if node.op == "BurstIF":
+            state, after = self._state(node.name, "v_mem", node.inputs[2], current)
+            node.inputs = [*node.inputs[:2], state]
+            node.outputs.append(after)
+        else:
+            kinds = ("count",) if node.op == "SignedBurst" else ("total", "count")
+            numbered = [] if node.op == "SignedBurstRelu" else [self.step]
+            states = [self._state(node.name, kind, self._nothing(), current) for kind in kinds]
+            node.inputs = [*node.inputs, *numbered, *(before for before, _ in states)]
+            node.outputs = [*node.outputs, *(after for _, after in states)]
+        node.op = f"{node.op}Step"
+
+    def _as(self, tensor: gs.Tensor, mode: Form) -> gs.Tensor:
+        """Return a tensor in another form."""
+        if (tensor.name, mode) in self._converted:
+            return self._converted[tensor.name, mode]
+        op, kind, suffix = (
+            ("RunningMean", "total", "mean") if mode is Form.MEAN else ("Increment", "before", "increment")
+        )
+        name = unique_name(self.graph, f"{op}:{tensor.name}")
+        state, after = self._state(name, kind, self._nothing(), tensor)
+        result = gs.Variable(f"{tensor.name}.{suffix}", dtype=np.float32)
+        inputs = [tensor, self.step, state]
+        self.nodes.append(gs.Node(f"{op}Step", name, {}, inputs, [result, after], domain=DOMAIN))
+        self._converted[tensor.name, mode] = result
+        return result
+
+    def make_finite(self, found: list[tuple[gs.Tensor, list[gs.Node]]]) -> None:
+        """Guard tensors; see `guarded`."""
+        for tensor, readers in found:
+            finite = gs.Variable(f"{tensor.name}.finite", dtype=np.float32)
+            guard = gs.Node("Finite", f"Finite:{tensor.name}", {}, [tensor], [finite], domain=DOMAIN)
+            position = min(i for i, node in enumerate(self.nodes) if any(node is r for r in readers))
+            self.nodes.insert(position, guard)
+            for node in readers:
+                replace_reads(node, {tensor.name: finite})
+
+    def _nothing(self) -> gs.Constant:
+        if self._zero is None:
+            self._zero = gs.Constant(unique_name(self.graph, "nothing"), np.array(0.0, np.float32))
+        return self._zero
 
     def fold(self, tensor: gs.Tensor) -> gs.Tensor:
         """Merge the leading time axis of a stacked tensor [T, N, ...] into the next one."""
@@ -172,28 +260,29 @@ class _ScanBuilder:
         ]
         return folded
 
-    def _state(self, node: gs.Node, kind: str, start: gs.Tensor) -> tuple[gs.Tensor, gs.Tensor]:
-        dims = self._dims(node)
-        before = gs.Variable(f"{node.name}.{kind}", dtype=np.float32)
-        after = gs.Variable(f"{node.name}.{kind}.next", dtype=np.float32)
-        initial = gs.Variable(unique_name(self.graph, f"{node.name}.{kind}.initial"), dtype=np.float32)
-        name = unique_name(self.graph, f"initial:{node.name}.{kind}")
+    def _state(self, owner: str, kind: str, start: gs.Tensor, like: gs.Tensor) -> tuple[gs.Tensor, gs.Tensor]:
+        """Make a state of the shape of a tensor; return it before and after the timestep."""
+        dims = self._dims(owner, like)
+        before = gs.Variable(f"{owner}.{kind}", dtype=np.float32)
+        after = gs.Variable(f"{owner}.{kind}.next", dtype=np.float32)
+        initial = gs.Variable(unique_name(self.graph, f"{owner}.{kind}.initial"), dtype=np.float32)
+        name = unique_name(self.graph, f"initial:{owner}.{kind}")
         self.graph.nodes.insert(0, gs.Node("Expand", name=name, inputs=[start, dims], outputs=[initial]))
         self.states_in.append(before)
         self.states_out.append(after)
         self.initial.append(initial)
         return before, after
 
-    def _dims(self, node: gs.Node) -> gs.Tensor:
-        """Return the shape of a node's first input at one timestep, as a tensor."""
-        shape = shape_of(node.inputs[0])
+    def _dims(self, owner: str, tensor: gs.Tensor) -> gs.Tensor:
+        """Return the shape of a tensor at one timestep, as a tensor."""
+        shape = shape_of(tensor)
         fixed = static_dims(shape)
-        base = f"{node.name}.state_shape"
+        base = f"{owner}.state_shape"
         if fixed is not None:
             return gs.Constant(unique_name(self.graph, base), np.array(fixed, np.int64))
         tail = static_dims(shape[1:]) if shape else None
         if tail is None:
-            raise UnsupportedModelError([_state_obstacle(node)])
+            raise UnsupportedModelError([_state_obstacle(gs.Node("state", owner), tensor)])
         count = gs.Variable(unique_name(self.graph, f"{base}.samples"), dtype=np.int64, shape=[1])
         dims = gs.Variable(unique_name(self.graph, base), dtype=np.int64, shape=[len(tail) + 1])
         rest = gs.Constant(unique_name(self.graph, f"{base}.rest"), np.array(tail, np.int64))

@@ -45,7 +45,7 @@ def _through(node: gs.Node, inputs: list[Moments | None]) -> Moments | None:
             return None
         mean = np.sum([m.mean for m in terms], axis=0)
         return Moments(mean, np.sqrt(np.sum([np.square(m.std) for m in terms], axis=0)))
-    if spec_of(node).role is Role.RATE or node.op in ("AveragePool", "Identity"):
+    if spec_of(node).role is Role.POOL or node.op in ("AveragePool", "Identity"):
         return first  # pooling narrows or shifts the distribution somewhat: the wider one errs on the safe side
     return None
 
@@ -59,6 +59,10 @@ def rectified(moments: Moments) -> Moments:
     second = (np.square(mean) + np.square(std)) * ndtr(ratio) + mean * std * density
     variance = np.maximum(second - np.square(first), 0.0)
     return Moments(first.astype(np.float32), np.sqrt(variance).astype(np.float32))
+
+
+_DRAWN = 100_000
+"""Values that the histogram of a distribution stands for: so many that the largest of them is no surprise."""
 
 
 def gaussian_histogram(moments: Moments, upper: float, bins: int = 2048, reach: float = 4.0) -> ChannelHistogram:
@@ -78,6 +82,6 @@ def gaussian_histogram(moments: Moments, upper: float, bins: int = 2048, reach: 
     mass: NDArray[np.float64] = np.diff(ndtr((edges - mean[:, None]) / std[:, None]), axis=1)
     if np.isfinite(upper):
         mass[:, -1] += 1.0 - ndtr((top - mean) / std)
-    histogram.counts = np.where(top[:, None] > 0, mass, 0.0)
-    histogram.seen = 1
+    histogram.counts = np.where(top[:, None] > 0, mass * _DRAWN, 0.0)
+    histogram.seen = _DRAWN
     return histogram

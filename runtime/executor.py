@@ -8,13 +8,16 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from snncc.analysis import Analysis, Domain
+from snncc.analysis import Analysis, Domain, Form
 from snncc.artifact import FUNCTIONS_VERSION
+from snncc.errors import ArtifactError
 from snncc.graph import DOMAIN, import_graph, unique_name
+from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
 from snncc.runtime.reference import Simulation
 from snncc.runtime.segments import Segment, SegmentRunner, plan
 from snncc.runtime.session import Array, Session
+from snncc.runtime.unlower import NEURON_STEPS, is_time_scan
 
 
 class OrtExecutor:
@@ -44,7 +47,9 @@ class InstrumentedExecutor:
         self.outputs = [t.name for t in network.outputs]
         analysis = analyse(network)
         self._readout = _Readout(network, analysis)
-        self._probes = _Instrumented(model, self._readout.static, [0, 1] if analysis.separable else [0])
+        self._means = {name for name, form in analysis.forms.items() if form is Form.MEAN} | analysis.sizes
+        axes = [0, 1] if analysis.separable else [0]
+        self._probes = _Instrumented(model, self._readout.static, self._readout.temporal, axes)
         self._session = Session(self._probes.model, "the instrumented network", threads)
 
     def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> Simulation:
@@ -67,6 +72,9 @@ class InstrumentedExecutor:
         for probe, name in self._probes.leaving.items():
             folded = values[probe]
             unfolded = folded.reshape(self.timesteps, -1, *folded.shape[1:])
+            if name in self._means or folded.dtype.kind != "f":
+                running[name] = unfolded
+                continue
             steps = np.arange(1, self.timesteps + 1, dtype=np.float32).reshape(-1, *[1] * (unfolded.ndim - 1))
             running[name] = np.cumsum(unfolded, axis=0, dtype=np.float32) / steps
         traced: dict[str, list[Array]] = {name: [] for name in self.outputs}
@@ -82,6 +90,7 @@ class _Readout:
 
     Attributes:
         static: names of the tensors that it reads and that are computed before the first neuron.
+        temporal: names of the tensors that it reads the mean over time of.
         outputs: names of the network's outputs.
     """
 
@@ -93,6 +102,8 @@ class _Readout:
         made = {t.name for node in network.nodes for t in node.outputs}
         read = {t.name: None for s in readout for t in s.inputs if analysis.tensors.get(t.name) is Domain.STATIC}
         self.static = [name for name in read if name in made]
+        temporal = {t.name: None for s in readout for t in s.inputs}
+        self.temporal = [name for name in temporal if analysis.tensors.get(name) is Domain.TEMPORAL]
         self.outputs = {t.name for t in network.outputs}
 
     def run(self, values: dict[str, Array]) -> dict[str, Array]:
@@ -112,12 +123,15 @@ class _Instrumented:
             without time.
     """
 
-    def __init__(self, model: onnx.ModelProto, static: Iterable[str], summed: list[int]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, static: Iterable[str], temporal: Iterable[str], summed: list[int]
+    ) -> None:
         """Add the probes.
 
         Args:
             model: the artifact.
             static: tensors to expose as they are.
+            temporal: names, in the network without time, of the temporal tensors to expose.
             summed: the axes of [T, N, ...] that the activity in a Scan is summed over.
         """
         copy = onnx.ModelProto()
@@ -134,32 +148,36 @@ class _Instrumented:
         tensors = self.graph.tensors()
         for name in static:
             self._expose(tensors[name])
+        from_scan = {_name_without_time(t): t for t in tensors.values() if _is_folded(t)}
+        for name in temporal:
+            tensor = from_scan.get(name, tensors.get(name))
+            if tensor is None:
+                raise ArtifactError(f"the artifact has no tensor '{name}': compile the network again")
+            self._expose(tensor)
+            self.leaving[tensor.name] = name
         self.model = gs.export_onnx(self.graph, do_type_check=False)
         self.model.functions.extend(functions)
         if not any(entry.domain == DOMAIN for entry in self.model.opset_import):
             self.model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, FUNCTIONS_VERSION))
 
     def _probe(self, node: gs.Node) -> None:
-        if node.op == "Scan":
+        if is_time_scan(node):
             self._probe_scan(node)
-        elif node.domain == DOMAIN and node.op == "BurstIF":
+        elif spec_of(node).role is Role.NEURON:
             counts = self._counts(node.outputs[0], node)
             self.spikes[self._sum(counts, node.name, [0])] = node.name
         elif node.domain == DOMAIN and node.op == "MaxPoolIncrement":
             self.increments[self._sum(self._absolute(node.outputs[0]), node.name, [0])] = node.name
-        elif node.domain == DOMAIN and node.op in ("RateDecode", "RunningMean"):
-            self._expose(node.inputs[0])
-            self.leaving[node.inputs[0].name] = _name_without_time(node.inputs[0])
 
     def _probe_scan(self, scan: gs.Node) -> None:
         body = scan.attrs["body"]
-        for node in [n for n in body.nodes if n.domain == DOMAIN]:
+        for node in [n for n in body.nodes if n.domain == DOMAIN and n.op in (*NEURON_STEPS, "MaxPoolIncrementStep")]:
             emit = gs.Variable(f"{node.name}.probe", dtype=np.float32)
             body.nodes.append(gs.Node("Identity", name=f"probe:{node.name}", inputs=[node.outputs[0]], outputs=[emit]))
             body.outputs.append(emit)
             stacked = gs.Variable(unique_name(self.graph, f"{node.name}.probe"), dtype=np.float32)
             scan.outputs.append(stacked)
-            if node.op == "BurstIFStep":
+            if node.op in NEURON_STEPS:
                 self.spikes[self._sum(self._counts(stacked, node), node.name, self._summed)] = node.name
             else:
                 self.increments[self._sum(self._absolute(stacked), node.name, self._summed)] = node.name
@@ -172,7 +190,8 @@ class _Instrumented:
     def _counts(self, spikes: gs.Tensor, neuron: gs.Node) -> gs.Tensor:
         theta = neuron.inputs[1].values * np.float32(neuron.attrs["threshold_ratio"])
         divisor = gs.Constant(unique_name(self.graph, f"{neuron.name}.theta"), theta.astype(np.float32))
-        return self._add("Round", [self._add("Div", [spikes, divisor], neuron.name)], neuron.name)
+        signed = self._add("Round", [self._add("Div", [spikes, divisor], neuron.name)], neuron.name)
+        return signed if neuron.op in ("BurstIF", "BurstIFStep") else self._absolute(signed)
 
     def _absolute(self, values: gs.Tensor) -> gs.Tensor:
         return self._add("Abs", [values], values.name)
@@ -191,11 +210,15 @@ class _Instrumented:
             self.graph.outputs.append(tensor)
 
 
+def _is_folded(tensor: gs.Tensor) -> bool:
+    """Whether a tensor is what a Scan over the timesteps emits, with time folded into its first axis."""
+    fold = tensor.inputs[0] if tensor.inputs else None
+    return fold is not None and fold.op == "Reshape" and any(is_time_scan(n) for n in fold.inputs[0].inputs)
+
+
 def _name_without_time(folded: gs.Tensor) -> str:
-    """Return what a folded temporal tensor is called in the network without time; see `unlower`."""
-    fold = folded.inputs[0]
-    scan = fold.inputs[0].inputs[0] if fold.op == "Reshape" and fold.inputs[0].inputs else None
-    if scan is None or scan.op != "Scan":
-        return str(folded.name)
-    emitted = scan.attrs["body"].outputs[scan.outputs.index(fold.inputs[0])]
+    """Return what a folded tensor from a Scan is called in the network without time; see `unlower`."""
+    stacked = folded.inputs[0].inputs[0]
+    scan = stacked.inputs[0]
+    emitted = scan.attrs["body"].outputs[scan.outputs.index(stacked)]
     return str(emitted.inputs[0].inputs[0].name)

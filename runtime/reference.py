@@ -1,8 +1,8 @@
 """The reference simulator: the network stepped through time, neuron state in NumPy arrays.
 
 Independent of the artifact's ONNX functions and of how time was lowered: it takes the network without time
-(`snncc.runtime.unlower`), runs the linear pieces between the neurons one timestep at a time, and advances each neuron
-by equations 2-4 of "Bursting Spikes" as they are printed. Slow and simple: what the other executors are held against.
+(`snncc.runtime.unlower`), runs the pieces between the neurons one timestep at a time, and advances each burst neuron by
+equations 2-4 of "Bursting Spikes" as they are printed. Slow and simple: what the other executors are held against.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from snncc.analysis import Domain
+from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import constant
 from snncc.neurons.burst_if import step as neuron_step
+from snncc.neurons.signed_burst import step as signed_step
 from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
 from snncc.runtime.segments import Segment, SegmentRunner, plan
@@ -50,16 +51,67 @@ class _Neuron:
         theta, v_init = constant(node.inputs[1]), constant(node.inputs[2])
         if theta is None or v_init is None:
             raise ValueError(f"node '{node.name}' has no constant threshold and initial potential")
+        self.op = node.op
         self.theta = theta.astype(np.float32) * np.float32(node.attrs["threshold_ratio"])
         self.v_init = np.float32(v_init)
         self.max_burst = int(node.attrs["max_burst"])
-        self.v_mem: NDArray[np.floating] | None = None
+        self.upper = np.float32(node.attrs.get("upper", np.inf))
+        self.state: NDArray[np.floating] | None = None  # v_mem, or the number of spikes of a signed neuron
+        self.total: NDArray[np.floating] | None = None
 
-    def advance(self, current: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if self.v_mem is None:
-            self.v_mem = np.broadcast_to(self.v_init * self.theta, current.shape).astype(np.float32)
-        count, self.v_mem = neuron_step(current, self.v_mem, self.theta, self.max_burst)
+    def advance(self, value: NDArray[np.float32], t: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Take a current, or the mean of a value over t timesteps; return graded spikes and their number."""
+        if self.op == "BurstIF":
+            if self.state is None:
+                self.state = np.broadcast_to(self.v_init * self.theta, value.shape).astype(np.float32)
+            count, self.state = neuron_step(value, self.state, self.theta, self.max_burst)
+        else:
+            aim, before = self._aim(value, t), np.float32(0) if self.state is None else self.state
+            count, self.state = signed_step(aim, np.asarray(before), self.theta, self.max_burst, float(self.v_init))
         return np.asarray(count * self.theta, np.float32), np.asarray(count, np.float32)
+
+    def _aim(self, value: NDArray[np.float32], t: int) -> NDArray[np.float32]:
+        """Return t·f(m[t]): what the spikes so far should add up to."""
+        if self.op == "SignedBurst":
+            return np.where(np.isfinite(value), value, np.float32(0)) * np.float32(t)
+        self.total = value if self.total is None else self.total + value
+        return np.minimum(np.maximum(self.total, 0), self.upper * np.float32(t)).astype(np.float32)
+
+
+class _Forms:
+    """Changes tensors from what arrives at a timestep to the mean so far, and back; once per timestep and tensor."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Array] = {}
+        self._before: dict[str, Array] = {}
+
+    def mean(self, name: str, value: Array, t: int) -> Array:
+        self._totals[name] = self._totals[name] + value if name in self._totals else value
+        return np.asarray(self._totals[name] / np.float32(t))
+
+    def step(self, name: str, value: Array, t: int) -> Array:
+        gained = np.where(np.isfinite(value), value, np.float32(0)) * np.float32(t)
+        result = gained - self._before[name] if name in self._before else gained
+        self._before[name] = gained
+        return np.asarray(result)
+
+
+class _Now:
+    """The tensors at one timestep, each in its own form, and in the other one where that is asked for."""
+
+    def __init__(self, static: Mapping[str, Array], forms: _Forms, analysis: Analysis, t: int) -> None:
+        self.values = dict(static)
+        self._forms, self._analysis, self._t = forms, analysis, t
+        self._converted: dict[tuple[str, Form], Array] = {}
+
+    def get(self, name: str, form: Form) -> Array:
+        value = self.values[name]
+        if not self._analysis.needs_conversion(name, form, value.dtype):
+            return value
+        if (name, form) not in self._converted:
+            convert = self._forms.mean if form is Form.MEAN else self._forms.step
+            self._converted[name, form] = convert(name, value, self._t)
+        return self._converted[name, form]
 
 
 class ReferenceSimulator:
@@ -79,7 +131,7 @@ class ReferenceSimulator:
     def _is_break(self, node: gs.Node) -> bool:
         if node.name in self._neurons:
             return True
-        return spec_of(node).role is Role.RATE and self.analysis.domains[node.name] is Domain.TEMPORAL
+        return spec_of(node).role is Role.POOL and self.analysis.modes.get(node.name) is Form.STEP
 
     def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> Simulation:
         """Run one batch.
@@ -93,40 +145,40 @@ class ReferenceSimulator:
             if isinstance(step, Segment) and step.domain is Domain.STATIC:
                 values.update(self._runners[id(step)].run(values))
         result = Simulation({}, samples=len(next(iter(feeds.values()))))
-        totals = self._step_through(values, result, trace)
-        decoded = {name: total / np.float32(self.timesteps) for name, total in totals.items()}
+        decoded = self._step_through(values, result, trace)
         result.outputs = self._readout({**values, **decoded})
         return result
 
     def _step_through(self, values: dict[str, Array], result: Simulation, trace: bool) -> dict[str, Array]:
-        """Run all timesteps and return the sums over time of the temporal tensors that the readout reads."""
+        """Run all timesteps and return the means over time of the temporal tensors that the readout reads."""
         neurons = {n.name: _Neuron(n) for n in self.graph.nodes if n.name in self._neurons}
         cumulative: dict[str, Array] = {}
+        forms = _Forms()
         wanted = self._leaving()
-        totals: dict[str, Array] = {}
+        leaving: dict[str, Array] = {}
         traced: dict[str, list[Array]] = {}
         for t in range(1, self.timesteps + 1):
-            now = dict(values)
+            now = _Now(values, forms, self.analysis, t)
             for step in self._steps:
                 if isinstance(step, Segment):
                     if step.domain is Domain.TEMPORAL:
-                        now.update(self._runners[id(step)].run(now))
+                        feeds = {tensor.name: now.get(tensor.name, step.mode) for tensor in step.inputs}
+                        now.values.update(self._runners[id(step)].run(feeds))
                 elif step.name in neurons:
-                    spikes, count = neurons[step.name].advance(now[step.inputs[0].name])
-                    now[step.outputs[0].name] = spikes
-                    self._add(result.spikes, step.name, count)
+                    value = now.get(step.inputs[0].name, self.analysis.modes[step.name])
+                    spikes, count = neurons[step.name].advance(value, t)
+                    now.values[step.outputs[0].name] = spikes
+                    self._add(result.spikes, step.name, np.abs(count))
                 else:
-                    gained = self._increment(step, now, cumulative)
-                    now[step.outputs[0].name] = gained
+                    gained = self._increment(step, now.values, cumulative)
+                    now.values[step.outputs[0].name] = gained
                     self._add(result.increments, step.name, np.abs(gained))
-            for name in wanted:
-                totals[name] = totals[name] + now[name] if name in totals else now[name]
+            leaving = {name: now.get(name, Form.MEAN) for name in wanted}
             if trace:
-                running = {name: total / np.float32(t) for name, total in totals.items()}
-                for name, value in self._readout({**values, **running}).items():
+                for name, value in self._readout({**values, **leaving}).items():
                     traced.setdefault(name, []).append(value)
         result.trace = {name: np.stack(steps) for name, steps in traced.items()}
-        return totals
+        return leaving
 
     def _increment(self, node: gs.Node, now: Mapping[str, Array], cumulative: dict[str, Array]) -> Array:
         source, target = node.inputs[0].name, node.outputs[0].name

@@ -7,6 +7,7 @@ each layer is computed once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Union
@@ -16,7 +17,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from snncc.analysis import Analysis, Domain
+from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import is_missing, outer_inputs
 from snncc.runtime.session import Array, Session
 
@@ -32,12 +33,14 @@ class Segment:
         nodes: in topological order.
         inputs: variable tensors that it reads from outside.
         outputs: tensors that somebody outside reads.
+        mode: for temporal nodes, the form of the tensors that they work on.
     """
 
     domain: Domain
     nodes: tuple[gs.Node, ...]
     inputs: tuple[gs.Tensor, ...]
     outputs: tuple[gs.Tensor, ...]
+    mode: Form = Form.STEP
 
 
 Step = Union[Segment, gs.Node]  # noqa: UP007 - gs.Node is untyped, so only this form is a type for mypy
@@ -68,7 +71,7 @@ def plan(graph: gs.Graph, analysis: Analysis, is_break: Callable[[gs.Node], bool
 
 
 def _group(graph: gs.Graph, analysis: Analysis, is_break: Callable[[gs.Node], bool]) -> list[list[gs.Node] | gs.Node]:
-    """Assign each node to the first break that needs it; within that, to its domain."""
+    """Assign each node to the first break that needs it; within that, to its domain and to the form it works on."""
     made_by = {t.name: node for node in graph.nodes for t in node.outputs if not is_missing(t)}
     position = {node.name: i for i, node in enumerate(graph.nodes)}
     done: set[str] = set()
@@ -88,8 +91,8 @@ def _group(graph: gs.Graph, analysis: Analysis, is_break: Callable[[gs.Node], bo
     def emit(nodes: list[gs.Node]) -> None:
         for domain in (Domain.STATIC, Domain.TEMPORAL, Domain.READOUT):
             members = [n for n in nodes if analysis.domains[n.name] is domain]
-            if members:
-                groups.append(members)
+            runs = itertools.groupby(members, key=lambda n: analysis.modes.get(n.name))
+            groups.extend(list(run) for _, run in runs)
         done.update(n.name for n in nodes)
 
     for node in graph.nodes:
@@ -113,7 +116,8 @@ def _segment(
         if not is_missing(t) and (t.name in final or readers.get(t.name, set()) - {index})
     ]
     variable = tuple(t for t in inputs.values() if not isinstance(t, gs.Constant))
-    return Segment(analysis.domains[nodes[0].name], tuple(nodes), variable, tuple(outputs))
+    mode = analysis.modes.get(nodes[0].name, Form.STEP)
+    return Segment(analysis.domains[nodes[0].name], tuple(nodes), variable, tuple(outputs), mode)
 
 
 def submodel(

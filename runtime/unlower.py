@@ -3,10 +3,11 @@
 The inverse of lowering. Whatever looks into an artifact (reference simulator, meter, inspection) works on this form and
 derives the time domains anew, so it does not depend on how time was lowered:
 
-    RepeatInput, RateDecode, RunningMean   ->  nothing
-    BurstIF, MaxPoolIncrement              ->  BurstIF, MaxPool
-    Scan(body)                             ->  the body's nodes; BurstIFStep -> BurstIF, and so on
-    outputs of a trace                     ->  dropped
+    RepeatInput, RunningMean, Increment, RateDecode, ...   ->  nothing
+    BurstIF, SignedBurst, ...                              ->  the same
+    MaxPoolIncrement                                       ->  MaxPool
+    Scan(body)                                             ->  the body's nodes; BurstIFStep -> BurstIF, and so on
+    outputs of a trace                                     ->  dropped
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from snncc.artifact import Record
 from snncc.errors import ArtifactError
 from snncc.graph import DOMAIN, import_graph, infer_shapes, name_nodes, replace_reads
 
-_TRANSPARENT = {"RepeatInput", "RateDecode", "RunningMean", "LastStep"}
+_TRANSPARENT = {"RepeatInput", "RateDecode", "RunningMean", "Increment", "Finite", "LastStep"}
+_TRANSPARENT |= {"RunningMeanStep", "IncrementStep"}
+NEURON_STEPS = ("BurstIFStep", "SignedBurstStep", "SignedBurstReluStep", "SignedBurstClipStep")
 
 
 def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
@@ -34,7 +37,7 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
     graph.functions[:] = []
     replaced: dict[str, gs.Tensor] = {}
     for node in list(graph.nodes):
-        if node.op == "Scan" and any(n.domain == DOMAIN for b in _bodies(node) for n in b.nodes):
+        if is_time_scan(node):
             _splice(graph, node, record, replaced)
     kept = []
     for node in graph.nodes:
@@ -55,6 +58,11 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
     name_nodes(graph)
     infer_shapes(graph)
     return graph
+
+
+def is_time_scan(node: gs.Node) -> bool:
+    """Whether a node is the Scan over timesteps that lowering made, not one of the network's own."""
+    return node.op == "Scan" and any(n.domain == DOMAIN for b in _bodies(node) for n in b.nodes)
 
 
 def _bodies(node: gs.Node) -> list[gs.Graph]:
@@ -91,10 +99,12 @@ def _splice(graph: gs.Graph, scan: gs.Node, record: Record, replaced: dict[str, 
     initial = dict(zip((t.name for t in body.inputs), scan.inputs, strict=False))
     inner = []
     for node in body.nodes:
-        if node.op == "BurstIFStep":
-            node.op = "BurstIF"
-            start = initial[node.inputs[2].name].inputs[0].inputs[0]
-            node.inputs = [node.inputs[0], node.inputs[1], start]
+        if node.op in NEURON_STEPS:
+            if node.op == "BurstIFStep":
+                start = initial[node.inputs[2].name].inputs[0].inputs[0]
+                node.inputs = [node.inputs[0], node.inputs[1], start]
+            node.op = node.op.removesuffix("Step")
+            node.inputs = node.inputs[:3]
             node.attrs["timesteps"] = record.timesteps
             node.outputs = node.outputs[:1]
         elif node.op == "MaxPoolIncrementStep":

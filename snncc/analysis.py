@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from snncc.errors import Obstacle
 from snncc.ops import Activation
@@ -15,6 +18,13 @@ class Domain(enum.Enum):
     STATIC = "static"  # does not change over time: computed once
     TEMPORAL = "temporal"  # once per timestep
     READOUT = "readout"  # after the last neuron: once, on the mean over time
+
+
+class Form(enum.Enum):
+    """How a temporal tensor holds time."""
+
+    STEP = "step"  # what arrives at each timestep: spikes, currents
+    MEAN = "mean"  # the mean over the timesteps so far, on which what isn't linear works
 
 
 class Traffic(enum.Enum):
@@ -36,6 +46,7 @@ class NeuronSite:
         output: name of its output tensor.
         activation: what it computes in the ANN.
         static_input: the current doesn't change over time.
+        form: how the current holds time.
         channel_axis: axis of the channels in input and output.
         channels: their number; None if it isn't known.
         rank: rank of the current.
@@ -47,6 +58,7 @@ class NeuronSite:
     output: str
     activation: Activation
     static_input: bool
+    form: Form
     channel_axis: int
     channels: int | None
     rank: int
@@ -55,7 +67,7 @@ class NeuronSite:
 
 @dataclass(frozen=True)
 class WeightedLayer:
-    """A Conv, ConvTranspose, Gemm or MatMul with constant weights.
+    """A Conv, ConvTranspose, Gemm or MatMul.
 
     Attributes:
         node: its name.
@@ -63,6 +75,7 @@ class WeightedLayer:
         macs: multiply-accumulates of one sample of the ANN; None if a size isn't known.
         driven_by: what arrives at its input.
         source: name of the tensor that arrives.
+        learned: its weights are constant; else it multiplies two values that depend on the input (attention).
     """
 
     node: str
@@ -70,6 +83,7 @@ class WeightedLayer:
     macs: int | None
     driven_by: Traffic
     source: str
+    learned: bool = True
 
 
 @dataclass
@@ -81,6 +95,9 @@ class Analysis:
         tensors: the domain of each variable tensor, by its name.
         neurons: the neurons in topological order.
         layers: the weighted layers in topological order.
+        forms: how each temporal tensor holds time, by its name.
+        modes: for each temporal node, the form of the tensors that it works on, by its name.
+        sizes: names of the tensors that depend on the shapes of temporal tensors only, not on their values.
         traffic: what each variable tensor carries.
         batched: names of the tensors whose axis 0 enumerates samples.
         obstacles: nodes that this version can't convert.
@@ -93,6 +110,9 @@ class Analysis:
     tensors: dict[str, Domain] = field(default_factory=dict)
     neurons: list[NeuronSite] = field(default_factory=list)
     layers: list[WeightedLayer] = field(default_factory=list)
+    forms: dict[str, Form] = field(default_factory=dict)
+    modes: dict[str, Form] = field(default_factory=dict)
+    sizes: set[str] = field(default_factory=set)
     traffic: dict[str, Traffic] = field(default_factory=dict)
     batched: set[str] = field(default_factory=set)
     obstacles: list[Obstacle] = field(default_factory=list)
@@ -109,6 +129,14 @@ class Analysis:
     def separable(self) -> bool:
         """Whether axis 0 of every temporal tensor can be taken to enumerate samples."""
         return self.foldable or self.batch is None
+
+    def needs_conversion(self, tensor: str, mode: Form, dtype: Any) -> bool:
+        """Whether a node that works on `mode` must convert a tensor, given by name and type, before it reads it.
+
+        What isn't floating point has no mean: it is what it is at each timestep.
+        """
+        kind = "f" if dtype is None else np.dtype(dtype).kind
+        return self.forms.get(tensor) not in (None, mode) and tensor not in self.sizes and kind == "f"
 
     def macs(self) -> dict[str, int]:
         """Sum the multiply-accumulates of one sample by what drives them (`Traffic` values) and in `total`."""

@@ -14,6 +14,8 @@ MAX_TIMESTEPS = 4096
 """Longest simulation that is accepted."""
 MAX_BURST = 255
 """Largest ψ: spike counts are kept as uint8."""
+NEURONS = ("auto", "burst", "signed")
+"""What a ReLU may become."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Config:
         bias_correction: fold the mean conversion error of each layer into its bias. Needs calibration data.
         gain_correction: with the bias correction, also match the standard deviation of each weighted layer's output
             to the ANN's, by a factor per channel that is folded into the weights.
+        neuron: what a ReLU becomes: "burst" (unsigned spikes only), "signed" (a neuron that can take a spike back), or
+            "auto": signed where that lowers the error. Every other activation becomes a signed neuron.
+        analog: let values that no activation makes (of a Softmax, say) reach weights as they are, not as spikes.
+        strict: refuse a network unless spikes drive every weighted layer between its first and last neuron, and nothing
+            but neurons, linear operators and pooling stands there.
         trace: add an output `<name>_trace` [T, ...] with the running mean of each output after each timestep.
         batch_size: samples per calibration chunk; a matter of memory and speed, not of results.
 
@@ -44,17 +51,22 @@ class Config:
     per_channel: bool = True
     bias_correction: bool = True
     gain_correction: bool = True
+    neuron: str = "auto"
+    analog: bool = False
+    strict: bool = False
     trace: bool = False
     batch_size: int = 32
 
     def __post_init__(self) -> None:
+        if self.neuron not in NEURONS:
+            raise UsageError(f"neuron is {self.neuron!r}: it must be one of {', '.join(NEURONS)}")
         _check_int("timesteps", self.timesteps, 1, MAX_TIMESTEPS)
         _check_int("max_burst", self.max_burst, 1, MAX_BURST)
         _check_int("batch_size", self.batch_size, 1, 65536)
         _check_float("v_init", self.v_init, 0.0, 1.0, open_top=True)
         _check_float("threshold_ratio", self.threshold_ratio, 1.0, 1e6)
 
-    def to_dict(self) -> dict[str, int | float | bool]:
+    def to_dict(self) -> dict[str, int | float | bool | str]:
         """Return the options as plain values, for JSON."""
         return dataclasses.asdict(self)
 

@@ -43,6 +43,7 @@ class LayerCalibration:
         error: squared error of the mean SNN output against the ANN's activation, relative to the activation's
             energy; None without data.
         firing_rate: spikes per neuron and timestep on the calibration data; None without data.
+        signed: the neuron can take spikes back.
     """
 
     v_threshold: NDArray[np.float32]
@@ -52,6 +53,7 @@ class LayerCalibration:
     mean_error: float | None = None
     error: float | None = None
     firing_rate: float | None = None
+    signed: bool = False
 
 
 @dataclass(frozen=True)

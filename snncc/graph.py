@@ -289,7 +289,7 @@ def _without_large_initializers(graph: gs.Graph) -> onnx.ModelProto:
 
 def _shape_alike(node: gs.Node) -> onnx.NodeProto:
     """Export a node for shape inference: a neuron, whose function isn't there yet, as what leaves shapes alone."""
-    if node.domain == DOMAIN and node.op == "BurstIF":
+    if node.domain == DOMAIN:
         return onnx.helper.make_node("Identity", [node.inputs[0].name], [node.outputs[0].name], name=node.name)
     exported: onnx.NodeProto = OnnxExporter.export_node(node)
     return exported

@@ -2,15 +2,15 @@
 
 An operator has a role, the inputs in which it is linear, a rule that says whether it treats the samples of a batch
 one by one (so that time can be folded into the batch axis), and the axis of the channels of its output. Passes ask for
-these; no pass keeps a list of operator names. What isn't in the table is `Role.OTHER`: fine where it runs once (before
-the first neuron or after the last), an obstacle between neurons.
+these; no pass keeps a list of operator names. What isn't in the table is `Role.NONLINEAR`: between neurons it runs on
+means over time.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -25,9 +25,9 @@ class Role(enum.Enum):
     LINEAR = "linear"  # linear or affine without learned weights: passes time through
     ACTIVATION = "activation"  # becomes a neuron
     NEURON = "neuron"  # is one already
-    RATE = "rate"  # not linear, applied to cumulative values, emits increments
+    POOL = "pool"  # MaxPool: positively homogeneous, so it can be applied to sums over time and emit what they gain
     SHAPE = "shape"  # depends on the shape of its inputs only
-    OTHER = "other"  # anything else
+    NONLINEAR = "nonlinear"  # anything else: runs on means over time
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class OpSpec:
         batch: whether the node maps samples to samples, axis 0 to axis 0; None: unknown, so no.
         channel_axis: axis of the output's channels; "same": that of the first input; "last".
         keeps_spikes: a train of spikes at the input leaves as a train of spikes (possibly moved, merged or scaled).
+        pointwise: each element of the output depends on the elements at the same place of the inputs only.
+        activation: a pointwise function that networks use as activation; a neuron goes behind it.
+        partial: not finite for some finite inputs (a division by zero, say), which means over few timesteps may hit.
+        random: gives other values in every run.
     """
 
     role: Role
@@ -63,23 +67,38 @@ class OpSpec:
     batch: BatchRule | None = None
     channel_axis: int | str = "same"
     keeps_spikes: bool = False
+    pointwise: bool = False
+    activation: bool = False
+    partial: bool = False
+    random: bool = False
+
+
+ENCODE = "Encode"
+"""Operator of the domain `snncc` that marks where spikes encode a value: the identity, until it becomes a neuron."""
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation that becomes a neuron.
+    """What a neuron stands for.
 
     Attributes:
-        kind: "relu" or "clip".
-        upper: largest value of the activation, infinity for ReLU.
+        kind: "relu" or "clip", which the neuron computes itself; else what it encodes: "sigmoid", "softmax", ...
+        upper: largest value of the activation, infinity where there is none or it isn't known.
     """
 
     kind: str
-    upper: float
+    upper: float = float("inf")
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the neuron encodes a value that other nodes compute, of either sign."""
+        return self.kind not in ("relu", "clip")
 
 
 def activation_of(node: gs.Node) -> Activation | None:
-    """Recognise ReLU and Clip(0, a) with constant a > 0; None for everything else."""
+    """Recognise ReLU, Clip(0, a) with constant a > 0, and the mark of an encoder; None for everything else."""
+    if node.domain == DOMAIN and node.op == ENCODE:
+        return Activation(str(node.attrs["activation"]))
     if node.domain not in (None, "", "ai.onnx"):
         return None
     if node.op == "Relu":
@@ -178,6 +197,59 @@ def _axes_without_zero(position: int, *, of_output: bool = False) -> BatchRule:
     return rule
 
 
+def _normalisation(node: gs.Node, view: View) -> bool:
+    """Scale and bias belong to the features; a bias per sample would do too, but nobody writes it."""
+    return _first_input(node, view) and _axis_not_zero(-1)(node, view)
+
+
+def _all_inputs(node: gs.Node, view: View) -> bool:
+    return all(view.batched(t) for t in node_inputs(node))
+
+
+def _expand(node: gs.Node, view: View) -> bool:
+    """The target leaves the sample axis alone: it is shorter than the rank, or has a 1 there."""
+    target, rank = constant(node.inputs[1]), _rank(node.inputs[0])
+    if target is None or rank is None or not view.batched(node.inputs[0]) or target.size > rank:
+        return False
+    return target.size < rank or int(target[0]) == 1
+
+
+def _tile(node: gs.Node, view: View) -> bool:
+    repeats = constant(node.inputs[1])
+    return view.batched(node.inputs[0]) and repeats is not None and repeats.size > 0 and int(repeats[0]) == 1
+
+
+def _gather_elements(node: gs.Node, view: View) -> bool:
+    return _all_inputs(node, view) and _axis_not_zero(0)(node, view)
+
+
+def _trilu(node: gs.Node, view: View) -> bool:
+    return _first_input(node, view) and (_rank(node.inputs[0]) or 0) > 2
+
+
+def _cumsum(node: gs.Node, view: View) -> bool:
+    axis = constant(node.inputs[1])
+    rank = _rank(node.inputs[0])
+    return (
+        axis is not None and rank is not None and view.batched(node.inputs[0]) and int(axis.reshape(-1)[0]) % rank != 0
+    )
+
+
+def _einsum(node: gs.Node, view: View) -> bool:
+    """The same letter leads every input with samples and the output, and appears nowhere else."""
+    equation = str(node.attrs.get("equation", "")).replace(" ", "")
+    if "..." in equation or "->" not in equation:
+        return False
+    left, output = equation.split("->")
+    terms = left.split(",")
+    leading = {term[:1] for term, t in zip(terms, node.inputs, strict=True) if view.batched(t)}
+    if len(leading) != 1 or output[:1] not in leading:
+        return False
+    letter = output[:1]
+    counts = [term.count(letter) == (1 if view.batched(t) else 0) for term, t in zip(terms, node.inputs, strict=True)]
+    return all(counts) and output.count(letter) == 1
+
+
 def _slice(node: gs.Node, view: View) -> bool:
     axes = _axes(node, 3)
     rank = _rank(node.inputs[0])
@@ -225,8 +297,14 @@ def _matmul(node: gs.Node, view: View) -> bool:
     if view.batched(left) and view.batched(right):
         return left_rank == right_rank and left_rank >= 3
     if view.batched(left):
-        return left_rank >= 2 and right_rank <= 2
-    return view.batched(right) and right_rank >= 3 and left_rank <= 2
+        return left_rank >= 2 and (right_rank <= 2 or _shared_by_samples(right, left_rank))
+    return view.batched(right) and right_rank >= 3 and (left_rank <= 2 or _shared_by_samples(left, right_rank))
+
+
+def _shared_by_samples(tensor: gs.Tensor, rank: int) -> bool:
+    """Whether a factor of a product broadcasts over the sample axis of one of the given rank."""
+    shape = shape_of(tensor) or ()
+    return len(shape) < rank or (len(shape) == rank and shape[0] == 1)
 
 
 def _pad(node: gs.Node, view: View) -> bool:
@@ -264,19 +342,19 @@ _WEIGHTS = {
 }
 
 _LINEAR = {
-    "Add": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True),
-    "Sub": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True),
-    "Sum": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True),
-    "Mean": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True),
-    "Neg": OpSpec(Role.LINEAR, batch=_first_input, keeps_spikes=True),
-    "Mul": OpSpec(Role.LINEAR, linear_in=(0, 1), single=True, batch=_elementwise, keeps_spikes=True),
-    "Div": OpSpec(Role.LINEAR, batch=_elementwise, keeps_spikes=True),
+    "Add": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True, pointwise=True),
+    "Sub": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True, pointwise=True),
+    "Sum": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True, pointwise=True),
+    "Mean": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True, pointwise=True),
+    "Neg": OpSpec(Role.LINEAR, batch=_first_input, keeps_spikes=True, pointwise=True),
+    "Mul": OpSpec(Role.LINEAR, linear_in=(0, 1), single=True, batch=_elementwise, keeps_spikes=True, pointwise=True),
+    "Div": OpSpec(Role.LINEAR, batch=_elementwise, keeps_spikes=True, pointwise=True, partial=True),
     "BatchNormalization": OpSpec(Role.LINEAR, batch=_first_input),
     "AveragePool": OpSpec(Role.LINEAR, batch=_first_input, keeps_spikes=True),
     "GlobalAveragePool": OpSpec(Role.LINEAR, batch=_first_input, keeps_spikes=True),
     "ReduceMean": OpSpec(Role.LINEAR, batch=_axes_without_zero(1), keeps_spikes=True),
     "ReduceSum": OpSpec(Role.LINEAR, batch=_axes_without_zero(1), keeps_spikes=True),
-    "Identity": OpSpec(Role.LINEAR, batch=_first_input, keeps_spikes=True),
+    "Identity": OpSpec(Role.LINEAR, batch=_first_input, keeps_spikes=True, pointwise=True),
     "Concat": OpSpec(Role.LINEAR, linear_in=None, batch=_concat, keeps_spikes=True),
     "Split": OpSpec(Role.LINEAR, batch=_axis_not_zero(0), keeps_spikes=True),
     "Reshape": OpSpec(Role.LINEAR, batch=_reshape, channel_axis=1, keeps_spikes=True),
@@ -291,58 +369,125 @@ _LINEAR = {
     "SpaceToDepth": OpSpec(Role.LINEAR, batch=_first_input, channel_axis=1, keeps_spikes=True),
     "Resize": OpSpec(Role.LINEAR, batch=_resize, keeps_spikes=True),
     "Upsample": OpSpec(Role.LINEAR, batch=_resize, keeps_spikes=True),
+    "Expand": OpSpec(Role.LINEAR, batch=_expand, keeps_spikes=True),
+    "Tile": OpSpec(Role.LINEAR, batch=_tile, keeps_spikes=True),
+    "GatherElements": OpSpec(Role.LINEAR, batch=_gather_elements, keeps_spikes=True),
+    "Trilu": OpSpec(Role.LINEAR, batch=_trilu, keeps_spikes=True),
+    "CumSum": OpSpec(Role.LINEAR, batch=_cumsum),
+    "Einsum": OpSpec(Role.LINEAR, linear_in=None, single=True, batch=_einsum),
 }
 
-_UNARY = (
-    *("Abs", "Cast", "Ceil", "Celu", "Cos", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu"),
-    *("HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Not", "QuantizeLinear", "Reciprocal"),
-    *("Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
+# Pointwise functions that networks use as activations.
+_ACTIVATIONS = (
+    *("Abs", "Celu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Sigmoid"),
+    *("Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu"),
 )
-_SPATIAL = ("GlobalMaxPool", "InstanceNormalization", "LRN", "LpPool")
-_BROADCASTING = (
-    *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Pow", "PRelu", "Where"),
+_POINTWISE = (
+    *("BitwiseNot", "Cast", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "IsInf", "IsNaN", "Not", "Round", "Sign"),
+    *("Sin", "Sinh", "Atan", "Asinh"),
 )
+_PARTIAL = ("Acos", "Acosh", "Asin", "Atanh", "Log", "Reciprocal", "Sqrt", "Tan")
+_COMPARING = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Or", "Where", "Xor")
+_SPATIAL = (
+    *("DequantizeLinear", "Dropout", "GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization"),
+    *("LRN", "LpPool", "QuantizeLinear", "MaxRoiPool"),
+)
+_ALONG_AXIS = {
+    **dict.fromkeys(("Hardmax", "LogSoftmax", "LpNormalization", "RMSNormalization", "Softmax", "TopK"), -1),
+    **dict.fromkeys(("ArgMax", "ArgMin"), 0),
+}
+_REDUCTIONS = {
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare"), False),
+    **dict.fromkeys(("ReduceLogSum", "ReduceLogSumExp"), True),
+}
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+
+
+def _nonlinear(
+    batch: BatchRule | None = None, *, pointwise: bool = False, activation: bool = False, partial: bool = False
+) -> OpSpec:
+    return OpSpec(Role.NONLINEAR, batch=batch, pointwise=pointwise, activation=activation, partial=partial)
+
 
 _NONLINEAR = {
-    "Relu": OpSpec(Role.ACTIVATION, batch=_first_input),
-    "Clip": OpSpec(Role.ACTIVATION, batch=_first_input),
-    "MaxPool": OpSpec(Role.RATE, batch=_first_input, keeps_spikes=True),
-    # Known so that samples can be followed through what runs once, before the first neuron and after the last.
-    "Softmax": OpSpec(Role.OTHER, batch=_axis_not_zero(-1)),
-    "LogSoftmax": OpSpec(Role.OTHER, batch=_axis_not_zero(-1)),
-    "LayerNormalization": OpSpec(Role.OTHER, batch=_axis_not_zero(-1)),
-    **{op: OpSpec(Role.OTHER, batch=_first_input) for op in (*_UNARY, *_SPATIAL)},
-    **{op: OpSpec(Role.OTHER, batch=_elementwise) for op in _BROADCASTING},
-    "ArgMax": OpSpec(Role.OTHER, batch=_axis_not_zero(0)),
+    "Relu": OpSpec(Role.ACTIVATION, batch=_first_input, pointwise=True, activation=True),
+    "Clip": OpSpec(Role.ACTIVATION, batch=_first_input, pointwise=True, activation=True),
+    "MaxPool": OpSpec(Role.POOL, batch=_first_input, keeps_spikes=True),
+    **{op: _nonlinear(_first_input, pointwise=True, activation=True) for op in _ACTIVATIONS},
+    "PRelu": _nonlinear(_elementwise, pointwise=True, activation=True),
+    **{op: _nonlinear(_first_input, pointwise=True) for op in _POINTWISE},
+    **{op: _nonlinear(_first_input, pointwise=True, partial=True) for op in _PARTIAL},
+    **{op: _nonlinear(_elementwise, pointwise=True) for op in _COMPARING},
+    **{op: _nonlinear(_elementwise, pointwise=True, partial=True) for op in ("Mod", "Pow")},
+    **{op: _nonlinear(_first_input) for op in _SPATIAL},
+    **{op: _nonlinear(_axis_not_zero(axis), partial=op == "LpNormalization") for op, axis in _ALONG_AXIS.items()},
+    **{op: _nonlinear(_axes_without_zero(1), partial=partial) for op, partial in _REDUCTIONS.items()},
+    "LayerNormalization": _nonlinear(_normalisation),
+    "GridSample": _nonlinear(_all_inputs),
+    **{op: OpSpec(Role.NONLINEAR, random=True) for op in _RANDOM},
     "Shape": OpSpec(Role.SHAPE),
     "Size": OpSpec(Role.SHAPE),
 }
 
 _TABLE = {**_WEIGHTS, **_LINEAR, **_NONLINEAR}
 
-_SNNCC = {"BurstIF": OpSpec(Role.NEURON, batch=_first_input)}
+_SNNCC = {
+    "BurstIF": OpSpec(Role.NEURON, batch=_first_input),
+    "SignedBurst": OpSpec(Role.NEURON, batch=_first_input),
+    "SignedBurstRelu": OpSpec(Role.NEURON, batch=_first_input),
+    "SignedBurstClip": OpSpec(Role.NEURON, batch=_first_input),
+    ENCODE: OpSpec(Role.ACTIVATION, batch=_first_input),
+}
 
-_OTHER = OpSpec(Role.OTHER)
+_UNKNOWN = OpSpec(Role.NONLINEAR)
 
 
 def spec_of(node: gs.Node) -> OpSpec:
     """Return the row of the table for a node; the role takes the node's attributes and inputs into account."""
     if node.domain == DOMAIN:
-        return _SNNCC.get(node.op, _OTHER)
+        return _SNNCC.get(node.op, _UNKNOWN)
     if node.domain not in (None, "", "ai.onnx"):
-        return _OTHER
-    spec = _TABLE.get(node.op, _OTHER)
+        return _UNKNOWN
+    spec = _TABLE.get(node.op, _UNKNOWN)
     if spec.role is Role.ACTIVATION and activation_of(node) is None:
-        return OpSpec(Role.OTHER, batch=spec.batch)
+        return replace(spec, role=Role.NONLINEAR)
     if node.op in ("Resize", "Upsample") and not _resize_is_linear(node):
-        return OpSpec(Role.OTHER, batch=spec.batch)
+        return OpSpec(Role.NONLINEAR, batch=spec.batch)
     if node.op == "Pad" and node.attrs.get("mode", "constant") not in ("constant", "reflect", "edge", "wrap"):
-        return _OTHER
-    if node.op == "BatchNormalization" and node.attrs.get("training_mode", 0):
-        return _OTHER
+        return _UNKNOWN
+    if node.op in ("BatchNormalization", "Dropout") and _trains(node):
+        return OpSpec(Role.NONLINEAR, random=node.op == "Dropout")
     if node.op == "MaxPool" and len(node.outputs) > 1 and not is_missing(node.outputs[1]):
-        return _OTHER  # the indices of the maxima are no increment
+        return _nonlinear(spec.batch)  # the indices of the maxima are no increment
     return spec
+
+
+def is_partial(node: gs.Node) -> bool:
+    """Whether a node may give what isn't finite for some finite input; see `OpSpec.partial`."""
+    if not spec_of(node).partial:
+        return False
+    second = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if second is None or node.op not in ("Div", "Pow"):
+        return True
+    if node.op == "Div":
+        return not second.all()
+    exponent = second.astype(np.float64)
+    return bool((exponent < 0).any() or (exponent != np.round(exponent)).any())
+
+
+def works_on_means(node: gs.Node) -> bool:
+    """Whether a neuron, or the mark of one, takes the mean of a value over time, and not a current."""
+    return node.domain == DOMAIN and node.op in (ENCODE, "SignedBurst")
+
+
+def _trains(node: gs.Node) -> bool:
+    """Whether a node is meant for training: its result depends on the batch or on chance."""
+    if node.op == "BatchNormalization":
+        return bool(node.attrs.get("training_mode", 0))
+    if len(node.inputs) < 3 or is_missing(node.inputs[2]):
+        return False
+    mode = constant(node.inputs[2])
+    return mode is None or bool(mode.reshape(-1)[0])
 
 
 def is_linear(node: gs.Node, varies: Callable[[gs.Tensor], bool]) -> bool:
@@ -376,26 +521,29 @@ def multiply_accumulates(node: gs.Node, batch: int | None = None) -> int | None:
         node: the node.
         batch: the network's fixed number of samples; None: axis 0 of the node's tensors is the sample axis.
     """
-    weights = next((t for t in node.inputs[:2] if isinstance(t, gs.Constant)), None)
     data = node.inputs[0] if node.op == "ConvTranspose" else node.outputs[0]
     shape = shape_of(data) or (None, None)
     whole = None if batch is None else static_dims(shape)
     dims = static_dims(shape[1:]) if whole is None else whole
-    if weights is None or dims is None:
+    fan_in = _fan_in(node)
+    if fan_in is None or dims is None:
         return None
-    total = int(np.prod(dims, dtype=np.int64)) * _fan_in(node, weights)
+    total = int(np.prod(dims, dtype=np.int64)) * fan_in
     return total if whole is None or batch is None else total // batch
 
 
-def _fan_in(node: gs.Node, weights: gs.Constant) -> int:
+def _fan_in(node: gs.Node) -> int | None:
     """Return the weights that each element of the output (of the input, for ConvTranspose) meets."""
-    shape = weights.shape
+    left, right = (shape_of(t) for t in node.inputs[:2])
     if node.op in ("Conv", "ConvTranspose"):
-        return int(np.prod(shape[1:], dtype=np.int64))
+        dims = static_dims(right[1:]) if right else None
+        return None if dims is None else int(np.prod(dims, dtype=np.int64))
     if node.op == "Gemm":
-        return int(shape[1] if node.attrs.get("transB", 0) else shape[0])
-    on_the_left = weights is node.inputs[0]
-    return int(shape[-1] if on_the_left or len(shape) == 1 else shape[-2])
+        summed = [(right or ())[1 if node.attrs.get("transB", 0) else 0 :][:1]]
+    else:
+        summed = [(left or ())[-1:], (right or ())[-2:][:1]]
+    sizes = [part[0] for part in summed if part and isinstance(part[0], int)]
+    return sizes[0] if sizes else None
 
 
 def channel_axis(tensor: gs.Tensor, by_name: dict[str, gs.Node]) -> int:

@@ -28,6 +28,7 @@ from snncc.passes.infer_shapes import InferShapes
 from snncc.passes.insert_neurons import InsertNeurons
 from snncc.passes.lower import LowerTime
 from snncc.passes.normalise import NORMALISE
+from snncc.passes.place_encoders import PlaceEncoders
 from snncc.runtime.session import Session
 
 
@@ -54,6 +55,8 @@ ANALYSE: tuple[Pass, ...] = (
     RemoveDeadNodes(),
     # What FreeBatch opened is open in the shapes too.
     InferShapes(),
+    # Needs shapes and domains; the last change before the analysis that everything else relies on.
+    PlaceEncoders(),
     Analyse(),
 )
 """From a freshly imported network to its analysis: what `snncc inspect` runs."""

@@ -47,6 +47,50 @@ _BURST = """
         n = Clip (f, zero, psi)
         w_out = Sub (u, n)"""
 
+# The signed neuron keeps the number of spikes it has emitted (less those it took back) at the number that the mean of
+# its input so far asks for, as far as ψ allows.
+_SIGNED = """
+        gap = Sub (target, n_in)
+        n = Clip (gap, minus_psi, psi)
+        n_out = Add (n_in, n)"""
+
+_AIM = """
+    minus_psi = Neg (psi)
+    scaled = Div (aim, theta)
+    shifted = Add (scaled, v_init)
+    targets = Floor (shifted)
+    sample_shape = Shape <start = 1> (targets)
+    n0 = Expand (zero, sample_shape)
+    n_end, nt = Scan <num_scan_inputs = 1, body = step (float n_in, float target) => (float n_out, float n) {""" + (
+    _SIGNED
+    + """
+    }> (n0, targets)
+    yt = Mul (nt, theta)
+    y = Reshape (yt, folded_shape)"""
+)
+
+_AIM_STEP = """
+    minus_psi = Neg (psi)
+    scaled = Div (aim, theta)
+    shifted = Add (scaled, v_init)
+    target = Floor (shifted)
+    n_in = Identity (count)""" + (
+    _SIGNED
+    + """
+    count_next = Identity (n_out)
+    y = Mul (n, theta)"""
+)
+
+# The number of each timestep, 1 to T, as a column, and how a tensor becomes rows that it can be multiplied with.
+_NUMBERED = """
+    first_step = Constant <value_int = 1> ()
+    beyond = Add (t, first_step)
+    numbers = Range (first_step, beyond, first_step)
+    numbers_f = Cast <to = 1> (numbers)
+    column_shape = Concat <axis = 0> (steps, one)
+    column = Reshape (numbers_f, column_shape)
+    rows_shape = Concat <axis = 0> (steps, minus_one)"""
+
 _POOL = "MaxPool <kernel_shape: ints = @kernel_shape, strides: ints = @strides, pads: ints = @pads, " + (
     "dilations: ints = @dilations, ceil_mode: int = @ceil_mode>"
 )
@@ -75,6 +119,103 @@ _SOURCES: dict[str, tuple[str, str]] = {
     v_mem_next = Identity (w_out)
     y = Mul (n, theta)
 }}""",
+    ),
+    "SignedBurst": (
+        "Signed burst neuron that encodes a value: with z the mean of the value over the timesteps so far and N the "
+        "spikes so far, n = clip(floor(t z / θe + v_init) - N, -max_burst, max_burst), y = θe n, "
+        "with θe = threshold_ratio * v_threshold.",
+        f"""<timesteps, max_burst, threshold_ratio>(z, v_threshold, v_init) => (y) {{
+    x = Identity (z){_UNFOLD}{_FOLDED_SHAPE}{_NUMBERED}{_THRESHOLD}
+    rows = Reshape (x, rows_shape)
+    sums = Mul (rows, column)
+    aim = Reshape (sums, unfolded_shape){_AIM}
+}}""",
+    ),
+    "SignedBurstStep": (
+        "One timestep of SignedBurst; t is its number, count the spikes so far.",
+        f"""<max_burst, threshold_ratio>(z, v_threshold, v_init, t, count) => (y, count_next) {{{_THRESHOLD}
+    aim = Mul (z, t){_AIM_STEP}
+}}""",
+    ),
+    "SignedBurstRelu": (
+        "Signed burst neuron with ReLU: with X the sum of the currents so far and N the spikes so far, "
+        "n = clip(floor(relu(X) / θe + v_init) - N, -max_burst, max_burst), y = θe n, "
+        "with θe = threshold_ratio * v_threshold.",
+        f"""<timesteps, max_burst, threshold_ratio>(x, v_threshold, v_init) => (y) {{
+{_UNFOLD}{_FOLDED_SHAPE}{_THRESHOLD}
+    axis = Constant <value_int = 0> ()
+    total = CumSum (xt, axis)
+    aim = Relu (total){_AIM}
+}}""",
+    ),
+    "SignedBurstReluStep": (
+        "One timestep of SignedBurstRelu; total is the sum of the currents so far, count the spikes so far.",
+        f"""<max_burst, threshold_ratio>(x, v_threshold, v_init, total, count) => (y, total_next, count_next) {{
+{_THRESHOLD}
+    total_next = Add (total, x)
+    aim = Relu (total_next){_AIM_STEP}
+}}""",
+    ),
+    "SignedBurstClip": (
+        "Signed burst neuron with Clip: with X the sum of the currents so far and N the spikes so far, "
+        "n = clip(floor(clip(X, 0, t upper) / θe + v_init) - N, -max_burst, max_burst), y = θe n, "
+        "with θe = threshold_ratio * v_threshold.",
+        f"""<timesteps, max_burst, threshold_ratio, upper>(x, v_threshold, v_init) => (y) {{
+{_UNFOLD}{_FOLDED_SHAPE}{_NUMBERED}{_THRESHOLD}
+    axis = Constant <value_int = 0> ()
+    total = CumSum (xt, axis)
+    positive = Relu (total)
+    bound = Constant <value_float: float = @upper> ()
+    bounds = Mul (column, bound)
+    rows = Reshape (positive, rows_shape)
+    bounded = Min (rows, bounds)
+    aim = Reshape (bounded, unfolded_shape){_AIM}
+}}""",
+    ),
+    "SignedBurstClipStep": (
+        "One timestep of SignedBurstClip; t is its number, total the sum of the currents so far, count the spikes.",
+        f"""<max_burst, threshold_ratio, upper>(x, v_threshold, v_init, t, total, count)
+        => (y, total_next, count_next) {{
+{_THRESHOLD}
+    total_next = Add (total, x)
+    positive = Relu (total_next)
+    bound = Constant <value_float: float = @upper> ()
+    bounds = Mul (t, bound)
+    aim = Min (positive, bounds){_AIM_STEP}
+}}""",
+    ),
+    "Increment": (
+        "What a mean over time gains at each timestep: y[t] = t z[t] - (t-1) z[t-1], so that the mean of y over the "
+        "timesteps so far is z.",
+        f"""<timesteps>(z) => (y) {{
+    x = Identity (z){_UNFOLD}{_FOLDED_SHAPE}{_NUMBERED}
+    rows = Reshape (x, rows_shape)
+    sums = Mul (rows, column)
+    from0 = Constant <value_ints = [0]> ()
+    first = Slice (sums, from0, one, from0)
+    none = Sub (first, first)
+    earlier = Slice (sums, from0, minus_one, from0)
+    before = Concat <axis = 0> (none, earlier)
+    gained = Sub (sums, before)
+    y = Reshape (gained, folded_shape)
+}}""",
+    ),
+    "IncrementStep": (
+        "One timestep of Increment; t is its number, before is (t-1) z[t-1].",
+        """(z, t, before) => (y, before_next) {
+    before_next = Mul (z, t)
+    y = Sub (before_next, before)
+}""",
+    ),
+    "Finite": (
+        "Zero in place of what isn't finite: a mean over few timesteps may lie where an operator isn't defined.",
+        """(x) => (y) {
+    zero = Constant <value_float = 0.0> ()
+    nan = IsNaN (x)
+    inf = IsInf (x)
+    bad = Or (nan, inf)
+    y = Where (bad, zero, x)
+}""",
     ),
     "MaxPoolIncrement": (
         "MaxPool of the cumulative input, as what it gains at each timestep, so that the mean of y over time is the "
@@ -132,20 +273,20 @@ _SOURCES: dict[str, tuple[str, str]] = {
     ),
     "RunningMean": (
         "Mean over time up to each timestep.",
-        f"""<timesteps>(x) => (y) {{{_UNFOLD}{_FOLDED_SHAPE}
+        f"""<timesteps>(x) => (y) {{{_UNFOLD}{_FOLDED_SHAPE}{_NUMBERED}
     axis = Constant <value_int = 0> ()
     total = CumSum (xt, axis)
-    start = Constant <value_int = 1> ()
-    end = Add (t, start)
-    counts = Range (start, end, start)
-    counts_f = Cast <to = 1> (counts)
-    column_shape = Concat <axis = 0> (steps, one)
-    column = Reshape (counts_f, column_shape)
-    rows_shape = Concat <axis = 0> (steps, minus_one)
     rows = Reshape (total, rows_shape)
     mean = Div (rows, column)
     y = Reshape (mean, folded_shape)
 }}""",
+    ),
+    "RunningMeanStep": (
+        "One timestep of RunningMean; t is its number, total the sum of the inputs so far.",
+        """(x, t, total) => (y, total_next) {
+    total_next = Add (total, x)
+    y = Div (total_next, t)
+}""",
     ),
     "LastStep": (
         "What a folded tensor holds at the last timestep.",

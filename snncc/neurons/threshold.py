@@ -26,6 +26,10 @@ _MAX_LEVELS = 4096  # beyond this many steps the quantisation error is far below
 _TINY = 1e-30  # no activation of a trained network: a channel that has nothing larger is dead
 UNEVENNESS = 4.0
 """Error by uneven arrival, as a multiple of the rounding error, for many timesteps; there is none at T = 1."""
+BEYOND = 1.5
+"""The next value may be larger than all that were seen: the search counts one at this multiple of the largest,"""
+UNSEEN = 0.1
+"""with this weight: a tenth of a value that was seen."""
 _LOOKUPS = 1 << 22  # look-ups at a time: bounds the memory of the search
 
 
@@ -161,6 +165,7 @@ def minimum_error_thresholds(
     upper: float = float("inf"),
     candidates: int = 64,
     unevenness: float = UNEVENNESS,
+    unseen: float = UNSEEN,
 ) -> NDArray[np.float32]:
     """Return the effective threshold per channel that minimises the squared error of the neuron's output.
 
@@ -175,6 +180,7 @@ def minimum_error_thresholds(
         upper: bound of a clipped activation; θe·ψ stays at or below it, so that the neuron saturates there too.
         candidates: size of the grid.
         unevenness: see `UNEVENNESS`; 0 for the error of the closed form alone.
+        unseen: see `UNSEEN`; 0 for the error of the values that were seen alone.
 
     Returns:
         float32 [C], positive. A channel without positive values gets the median of the others, or 1.
@@ -186,16 +192,80 @@ def minimum_error_thresholds(
     if alive.any():
         live = ChannelHistogram(int(alive.sum()), histogram.counts.shape[1])
         live.counts, live.width = histogram.counts[alive], histogram.width[alive]
-        high = np.minimum(top[alive], upper) / max_burst
+        reach = np.minimum(BEYOND * top[alive], upper)
         weight = unevenness * (1.0 - 1.0 / timesteps) / 12.0
 
         def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
             fixed = live.counts.sum(axis=1, keepdims=True) * np.square(candidate / timesteps)
-            return np.asarray(squared_error(live, candidate, timesteps, max_burst, v_init) + weight * fixed)
+            seen = squared_error(live, candidate, timesteps, max_burst, v_init) + weight * fixed
+            return np.asarray(seen + unseen * _unseen_error(candidate * max_burst, reach))
 
-        theta[alive] = _search(error, high, candidates)
+        theta[alive] = _search(error, reach / max_burst, candidates)
         theta[~alive] = np.median(theta[alive])
     return np.minimum(theta, upper / max_burst).astype(np.float32)
+
+
+def signed_thresholds(
+    positive: ChannelHistogram,
+    negative: ChannelHistogram,
+    timesteps: int,
+    max_burst: int,
+    v_init: float,
+    upper: float = float("inf"),
+    candidates: int = 64,
+    unseen: float = UNSEEN,
+) -> NDArray[np.float32]:
+    """Return the effective threshold per channel that minimises the squared error of a signed neuron's closed form.
+
+    On the negative side floor(-a + v0) = -floor(a + 1 - v0) almost everywhere, so it is the positive side's staircase
+    with 1 - v0 in place of v0.
+
+    Args:
+        positive: of the values above zero, per channel.
+        negative: of the values below zero, with their sign changed.
+        timesteps: T.
+        max_burst: ψ.
+        v_init: v0, the one that the neuron will run with.
+        upper: bound of a clipped activation; θe·ψ stays at or below it.
+        candidates: size of the grid.
+        unseen: see `UNSEEN`; 0 for the error of the values that were seen alone.
+
+    Returns:
+        float32 [C], positive. A channel without values gets the median of the others, or 1.
+    """
+    timesteps = max(1, min(timesteps, _MAX_LEVELS // max_burst))
+    top = np.maximum(positive.maximum(), negative.maximum())
+    theta = np.ones(len(top))
+    alive = top > 0
+    if alive.any():
+        reach = np.minimum(BEYOND * top[alive], upper)
+        sides = [(_part(h, alive), v) for h, v in ((positive, v_init), (negative, 1.0 - v_init))]
+
+        def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
+            errors = [squared_error(h, candidate, timesteps, max_burst, v) for h, v in sides]
+            return errors[0] + errors[1] + unseen * _unseen_error(candidate * max_burst, reach)
+
+        theta[alive] = _search(error, reach / max_burst, candidates)
+        theta[~alive] = np.median(theta[alive])
+    return np.minimum(theta, upper / max_burst).astype(np.float32)
+
+
+def _unseen_error(covered: NDArray[np.float64], reach: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared error of clipping one value at `reach` [C] to what a neuron can say at most, `covered` [C, K].
+
+    Among many values it weighs nothing; with few of them, or many timesteps, it keeps the neuron from being fitted to
+    the largest value of the calibration data.
+    """
+    return np.asarray(np.square(np.maximum(reach[:, None] - covered, 0.0)))
+
+
+def _part(histogram: ChannelHistogram, channels: NDArray[np.bool_]) -> ChannelHistogram:
+    """Return the histogram of some channels; one that is empty gets a width, so that look-ups are defined."""
+    part = ChannelHistogram(int(channels.sum()), histogram.counts.shape[1])
+    part.counts = histogram.counts[channels]
+    width = histogram.width[channels]
+    part.width = np.where(width > 0, width, 1.0)
+    return part
 
 
 def _search(

@@ -9,14 +9,14 @@ import onnx_graphsurgeon as gs
 from rich.table import Table
 from rich.text import Text
 
-from snncc.analysis import Analysis, Domain, NeuronSite, Traffic
+from snncc.analysis import Analysis, Domain, Form, NeuronSite, Traffic
 from snncc.errors import Obstacle
 from snncc.loader import LoadedModel, TensorSpec
 from snncc.network import network_summary
 from snncc.ops import Role, spec_of
 from snncc.report.text import NONE, clean, facts, percent, plural, si, signature, table
 
-NEURON, LINEAR, INCREMENTS = "neuron", "linear", "increments"
+NEURON, LINEAR, INCREMENTS, MEANS = "neuron", "linear", "increments", "means"
 ONCE, SHAPE, READOUT, OBSTACLE = "once", "shape", "readout", "obstacle"
 
 _STYLES = {NEURON: "green", OBSTACLE: "bold red", READOUT: "dim", ONCE: "dim", SHAPE: "dim"}
@@ -36,7 +36,7 @@ class NodePlan:
         name: its name.
         op: its operator, with the domain where it isn't the standard one.
         domain: "static", "temporal" or "readout".
-        becomes: "neuron", "linear", "increments", "once", "shape", "readout" or "obstacle".
+        becomes: "neuron", "linear", "increments", "means", "once", "shape", "readout" or "obstacle".
         note: why, in a few words.
         macs: multiply-accumulates of one sample; None where there are none or a size isn't known.
         driven_by: what drives them: "spikes", "graded", "analog" or "readout"; None where there are none.
@@ -149,7 +149,7 @@ def plan_nodes(graph: gs.Graph, analysis: Analysis) -> list[NodePlan]:
         elif node.name in obstacles:
             becomes, note = OBSTACLE, "see below"
         else:
-            becomes, note = _plain(node, domain)
+            becomes, note = _plain(node, domain, analysis.modes.get(node.name))
         if layer is not None and becomes == LINEAR:
             note = _DRIVEN[layer.driven_by]
         op = node.op if node.domain in (None, "", "ai.onnx") else f"{node.domain}.{node.op}"
@@ -163,7 +163,7 @@ def _neuron_note(site: NeuronSite) -> str:
     return f"{shape}, static" if site.static_input else shape
 
 
-def _plain(node: gs.Node, domain: Domain) -> tuple[str, str]:
+def _plain(node: gs.Node, domain: Domain, mode: Form | None) -> tuple[str, str]:
     role = spec_of(node).role
     if domain is Domain.STATIC:
         return ONCE, "before any neuron"
@@ -171,7 +171,9 @@ def _plain(node: gs.Node, domain: Domain) -> tuple[str, str]:
         return SHAPE, "sizes only"
     if domain is Domain.READOUT:
         return READOUT, "mean over time"
-    if role is Role.RATE:
+    if mode is Form.MEAN:
+        return MEANS, "of the timesteps so far"
+    if role is Role.POOL:
         return INCREMENTS, "of running value"
     if role in (Role.LINEAR, Role.WEIGHTED):
         return LINEAR, "per timestep"

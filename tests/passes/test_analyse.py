@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 import pytest
 from small_networks import NETWORKS, parse
 
-from snncc.analysis import Analysis, Domain, Traffic
+from snncc.analysis import Analysis, Domain, Form, Traffic
 from snncc.config import Config
 from snncc.context import Context
 from snncc.graph import export_model, import_graph, infer_shapes
@@ -123,8 +123,8 @@ def test_clip_with_other_bounds_is_no_neuron() -> None:
             f"g (float[N,4] x) => (float[N,4] y) <float zero = {{0}}, float six = {{6}}, float low = {{-1}}> {{ "
             f"r = Relu (x) c = Clip (r, {bounds}) y = Relu (c) }}"
         )
-        assert lines(found) == ["c:Clip"]
-        assert "ReLU" in found.obstacles[0].remedy
+        assert [n.node for n in found.neurons] == ["r", "y"]
+        assert found.modes["c"] is Form.MEAN
 
 
 def test_clip_without_an_upper_bound_is_relu() -> None:
@@ -138,28 +138,54 @@ def test_clip_without_an_upper_bound_is_relu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "op", "reason"),
+    "body",
     [
-        ("k = Sigmoid (h)", "Sigmoid", "not linear"),
-        ("k = Softmax (h)", "Softmax", "not linear"),
-        ("k = Mul (h, h)", "Mul", "both change over time"),
-        ("s = Neg (h) k = MatMul (h, s)", "MatMul", "both change over time"),
-        ("k = Div (x, h)", "Div", "both change over time"),
-        ("k, i = MaxPool <kernel_shape = [2]> (h)", "MaxPool", "not linear"),
-        ("i = ArgMax <axis = 1> (h) f = Cast <to = 1> (i) k = Add (f, x)", "ArgMax", "not linear"),
-        ('k = Pad <mode = "constant"> (h, pads, v)', "Pad", "both change over time"),
-        ("k = Where (c, h, x)", "Where", "not linear"),
+        "k = Sigmoid (h)",
+        "k = Softmax (h)",
+        "k = Mul (h, h)",
+        "s = Neg (h) k = MatMul (h, s)",
+        "k = Div (x, h)",
+        "k, i = MaxPool <kernel_shape = [2]> (h)",
+        "i = ArgMax <axis = 1> (h) f = Cast <to = 1> (i) k = Add (f, x)",
+        'v = ReduceMean <keepdims = 0> (h) k = Pad <mode = "constant"> (h, pads, v)',
+        "k = Where (c, h, x)",
+        "i = ArgMax <axis = 1, keepdims = 0> (h) k = GatherElements <axis = 1> (h, i)",
     ],
-    ids=lambda value: value if value.isalpha() else "",
 )
-def test_what_is_not_linear_between_neurons_is_an_obstacle(body: str, op: str, reason: str) -> None:
+def test_what_is_not_linear_between_neurons_works_on_means(body: str) -> None:
     constants = "int64[6] pads = {0, 0, 0, 0, 0, 1}, bool c = {1}"
-    if "v)" in body:
-        body = "v = ReduceMean <keepdims = 0> (h) " + body
+    if "GatherElements" in body:
+        body = body.replace("keepdims = 0", "keepdims = 1")
     found = between(body, constants=constants, size="[2,4,4]")
-    assert [o.op for o in found.obstacles][:1] == [op]
-    assert reason in found.obstacles[0].reason
-    assert found.obstacles[0].remedy
+    assert found.obstacles == []
+    assert found.modes["k"] is Form.MEAN
+    assert found.forms["k"] is Form.MEAN
+    assert found.modes["y"] is Form.STEP
+    assert found.traffic["k"] is Traffic.GRADED
+
+
+def test_linear_nodes_stay_in_the_form_that_arrives() -> None:
+    found = between("s = Sigmoid (h) n = Neg (s) m = MatMul (n, w_1) k = Add (m, h)", ", float[6,6] w_1")
+    assert {n: found.modes[n] for n in "snmk"} == {"s": Form.MEAN, "n": Form.MEAN, "m": Form.MEAN, "k": Form.STEP}
+    assert found.needs_conversion("m", Form.STEP, np.float32)
+    assert not found.needs_conversion("h", Form.STEP, np.float32)
+    assert not found.needs_conversion("x", Form.MEAN, np.float32)
+
+
+def test_neurons_that_encode_take_means_and_give_spikes() -> None:
+    graph = graph_of(
+        "g (float[N,4] x) => (float[N,4] y) { h = Relu (x) k = Sigmoid (h) e = Identity (k) y = Relu (e) }"
+    )
+    node = next(n for n in graph.nodes if n.name == "e")
+    node.op, node.domain, node.attrs = "Encode", "snncc", {"activation": "sigmoid"}
+    found = analyse(graph)
+    assert [(n.node, n.activation.kind, n.form) for n in found.neurons] == [
+        ("h", "relu", Form.STEP),
+        ("e", "sigmoid", Form.MEAN),
+        ("y", "relu", Form.STEP),
+    ]
+    assert found.forms["e"] is Form.STEP
+    assert found.traffic["e"] is Traffic.SPIKES
 
 
 def test_the_same_operators_before_the_first_and_after_the_last_neuron_are_none() -> None:
@@ -178,8 +204,9 @@ def test_product_with_a_static_tensor_is_linear() -> None:
 
 
 def test_every_obstacle_is_listed() -> None:
-    found = between("a = Sigmoid (h) b = Tanh (a) c = Relu (b) k = Mul (c, h)")
-    assert lines(found) == ["a:Sigmoid", "b:Tanh", "k:Mul"]
+    found = between("a = RandomNormalLike (h) b = Add (a, h) k = Bernoulli (b)")
+    assert lines(found) == ["a:RandomNormalLike", "k:Bernoulli"]
+    assert "in every run" in found.obstacles[0].reason
 
 
 def test_network_without_neurons_is_refused_as_a_whole() -> None:
@@ -187,7 +214,7 @@ def test_network_without_neurons_is_refused_as_a_whole() -> None:
     assert lines(found) == ["g:graph"]
 
 
-def test_control_flow_between_neurons_is_an_obstacle_that_says_so() -> None:
+def test_control_flow_between_neurons_works_on_means_as_a_whole() -> None:
     found = analysed(
         """g (float[4] x, bool c) => (float[4] y) {
             h = Relu (x)
@@ -196,15 +223,18 @@ def test_control_flow_between_neurons_is_an_obstacle_that_says_so() -> None:
             y = Relu (k)
         }"""
     )
-    assert lines(found) == ["k:If"]
-    assert "control flow" in found.obstacles[0].reason
+    assert found.obstacles == []
+    assert found.modes["k"] is Form.MEAN
+    assert not found.foldable
 
 
-def test_foreign_operator_is_named_with_its_domain() -> None:
-    graph = graph_of("g (float[N,4] x) => (float[N,4] y) { h = Relu (x) k = Neg (h) y = Relu (k) }")
+def test_foreign_operator_works_on_means_and_cannot_be_folded() -> None:
+    graph = graph_of("g (float[3,4] x) => (float[3,4] y) { h = Relu (x) k = Neg (h) y = Relu (k) }")
     node = next(n for n in graph.nodes if n.name == "k")
     node.op, node.domain = "Fancy", "com.example"
-    assert lines(analyse(graph)) == ["k:com.example.Fancy"]
+    found = analyse(graph)
+    assert found.modes["k"] is Form.MEAN
+    assert not found.foldable
 
 
 def test_arithmetic_on_the_shape_of_a_temporal_tensor_is_no_obstacle_but_cannot_be_folded() -> None:

@@ -20,6 +20,7 @@ from snncc.graph import constant, export_model, import_graph, infer_shapes
 from snncc.network import SpikingNetwork, analyse_network, input_specs, read_ann
 from snncc.neurons.burst_if import closed_form
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
+from snncc.ops import Role, spec_of
 from snncc.passes import calibrate
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Calibrate, generate_inputs
@@ -49,7 +50,7 @@ def thresholds_of(network: SpikingNetwork) -> dict[str, np.ndarray]:
     return {
         n.name: np.asarray(constant(n.inputs[1])) * np.float32(n.attrs["threshold_ratio"])
         for n in network.network.nodes
-        if n.op == "BurstIF"
+        if spec_of(n).role is Role.NEURON
     }
 
 
@@ -61,7 +62,7 @@ def test_thresholds_are_those_of_the_activations(name: str) -> None:
     """Each channel's threshold is what the search finds for the ANN's own activations, to float32 rounding of those."""
     model = NETWORKS[name].model()
     feeds = inputs_of(model, 20)
-    network = compiled(model, data=feeds, timesteps=6, max_burst=3)
+    network = compiled(model, data=feeds, timesteps=6, max_burst=3, neuron="burst")
     uppers = {"mobile": 6.0, "saturating": 1.0}
     found = thresholds_of(network)
     for node, (values, axis) in activations(model, feeds).items():
@@ -75,7 +76,7 @@ def test_thresholds_are_those_of_the_activations(name: str) -> None:
 def test_one_threshold_per_layer() -> None:
     model = NETWORKS["residual"].model()
     feeds = inputs_of(model, 20)
-    network = compiled(model, data=feeds, timesteps=6, per_channel=False)
+    network = compiled(model, data=feeds, timesteps=6, per_channel=False, neuron="burst")
     for node, (values, _) in activations(model, feeds).items():
         histogram = ChannelHistogram(1)
         histogram.add(values.reshape(1, 1, -1))
@@ -130,7 +131,7 @@ def test_record_tells_the_errors_of_the_network_that_runs() -> None:
     """Error, mean error and firing rate of each layer, from the spikes of every sample on its own."""
     model = NETWORKS["residual"].model()
     feeds = inputs_of(model, 12)
-    network = compiled(model, data=feeds, timesteps=4, max_burst=2)
+    network = compiled(model, data=feeds, timesteps=4, max_burst=2, neuron="burst")
     truth = activations(model, feeds)
     simulator = network.simulator("numpy")
     single = [simulator.run({k: v[i : i + 1] for k, v in feeds.items()}).spikes for i in range(12)]

@@ -70,7 +70,7 @@ def test_same_padding_needs_a_size() -> None:
 
 def test_states_start_at_their_shape() -> None:
     """Of a fixed batch: constants. The initial membrane potential is the layer's v0, in units of the threshold."""
-    network = compiled(NETWORKS["samples_moved"].model(), timesteps=2, v_init=0.25)
+    network = compiled(NETWORKS["samples_moved"].model(), timesteps=2, v_init=0.25, neuron="burst")
     scan = next(n for n in network.model.graph.node if n.op_type == "Scan")
     states = [n for n in network.model.graph.node if n.op_type == "Expand"]
     assert len(states) == 3  # two neurons, one MaxPool
@@ -78,7 +78,7 @@ def test_states_start_at_their_shape() -> None:
     found = sorted((values[n.input[0]], values[n.input[1]]) for n in states)
     first, second = (layer.v_init for layer in network.record.layers)
     assert found == sorted([(0.0, [1, 6, 5]), (first, [1, 6, 5]), (second, [6, 1, 4])])
-    assert values[scan.input[len(states)]] == [0.0, 1.0]
+    assert values[scan.input[len(states)]] == [1.0, 2.0]
 
 
 def test_open_batch_that_is_mixed_is_refused_before_calibration() -> None:

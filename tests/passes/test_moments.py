@@ -47,6 +47,7 @@ def test_histogram_is_that_of_samples(upper: float) -> None:
     samples = np.minimum(np.maximum(draw(CURRENTS), 0), upper)
     histogram = gaussian_histogram(CURRENTS, upper)
     bins = histogram.counts.shape[1]
+    histogram.counts /= histogram.seen
     for channel in range(len(CURRENTS.mean)):
         edges = np.arange(1, 21) * bins // 20
         below = np.cumsum(histogram.counts[channel])[edges - 1]

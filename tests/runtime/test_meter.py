@@ -417,14 +417,15 @@ def test_energy_counts_spikes() -> None:
     assert reading.energy(SPIKES) == pytest.approx((0.0, reading.spikes * 77e-15))
 
 
+VALUES = """g (float[N,3] x, float[3,4] w_1, float[4,4] w_2, float[4,4] w_3, float[4,2] w_4) => (float[N,2] y) {
+    m1 = MatMul (x, w_1) r1 = Relu (m1) m2 = MatMul (r1, w_2) m3 = MatMul (m2, w_3) r3 = Relu (m3)
+    s = Softmax (r3) y = MatMul (s, w_4)
+}"""
+
+
 def test_what_runs_on_values_costs_multiplications() -> None:
     """Analog layers once, graded ones at every step, the readout after a non-linear operator once."""
-    network = network_of(
-        """g (float[N,3] x, float[3,4] w_1, float[4,4] w_2, float[4,4] w_3, float[4,2] w_4) => (float[N,2] y) {
-            m1 = MatMul (x, w_1) r1 = Relu (m1) m2 = MatMul (r1, w_2) m3 = MatMul (m2, w_3) r3 = Relu (m3)
-            s = Sigmoid (r3) y = MatMul (s, w_4)
-        }"""
-    )
+    network = network_of(VALUES, analog=True)
     reading, simulation = measured(network, feeds_of(network))
     assert {r.name: (r.driven_by, r.macs, r.snn_macs) for r in reading.layers} == {
         "m1": ("analog", 12, 12.0),
@@ -433,3 +434,16 @@ def test_what_runs_on_values_costs_multiplications() -> None:
         "y": ("readout", 8, 8.0),
     }
     assert operations(reading)["m2"] == simulation.spikes["r1"].sum() * 4
+
+
+def test_encoded_values_cost_a_synaptic_operation_for_each_spike_of_either_sign() -> None:
+    network = network_of(VALUES)
+    reading, simulation = measured(network, feeds_of(network))
+    assert {r.name: r.driven_by for r in reading.layers} == {
+        "m1": "analog",
+        "m2": "spikes",
+        "m3": "spikes",
+        "y": "readout",
+    }
+    assert simulation.spikes["m2.neuron"].min() >= 0
+    assert operations(reading)["m3"] == simulation.spikes["m2.neuron"].sum() * 4

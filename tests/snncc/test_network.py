@@ -112,11 +112,12 @@ def test_calibration_in_every_form(tmp_path: Path) -> None:
 
 def test_every_obstacle_is_in_the_error() -> None:
     model = parse(
-        "g (float[N,4] x) => (float[N,4] y) { a = Relu (x) b = Sigmoid (a) c = Relu (b) d = Tanh (c) y = Relu (d) }"
+        "g (float[N,4] x) => (float[N,4] y) "
+        "{ a = Relu (x) b = RandomNormalLike (a) c = Relu (b) d = Bernoulli (c) y = Relu (d) }"
     )
     with pytest.raises(UnsupportedModelError) as caught:
         snncc.compile(model)
-    assert [(o.node, o.op) for o in caught.value.obstacles] == [("b", "Sigmoid"), ("d", "Tanh")]
+    assert [(o.node, o.op) for o in caught.value.obstacles] == [("b", "RandomNormalLike"), ("d", "Bernoulli")]
 
 
 def test_names_of_the_zoo() -> None:

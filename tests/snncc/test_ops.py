@@ -71,13 +71,13 @@ def test_multiply_accumulates_agree_with_a_count_of_products() -> None:
     [
         ("y = Relu (x)", 17, Role.ACTIVATION),
         ("y = Clip (x, zero, one)", 17, Role.ACTIVATION),
-        ("y = Clip (x, one)", 17, Role.OTHER),
-        ("y = Clip (x, zero, s)", 17, Role.OTHER),
-        ("y = MaxPool <kernel_shape = [2]> (x)", 17, Role.RATE),
-        ("y, i = MaxPool <kernel_shape = [2]> (x)", 17, Role.OTHER),
+        ("y = Clip (x, one)", 17, Role.NONLINEAR),
+        ("y = Clip (x, zero, s)", 17, Role.NONLINEAR),
+        ("y = MaxPool <kernel_shape = [2]> (x)", 17, Role.POOL),
+        ("y, i = MaxPool <kernel_shape = [2]> (x)", 17, Role.NONLINEAR),
         ('y = Resize <mode = "linear"> (x, , scales)', 17, Role.LINEAR),
         ('y = Pad <mode = "reflect"> (x, pads)', 17, Role.LINEAR),
-        ("y = Hardmax (x)", 17, Role.OTHER),
+        ("y = Hardmax (x)", 17, Role.NONLINEAR),
     ],
     ids=str,
 )
@@ -90,12 +90,12 @@ def test_role(body: str, opset: int, role: Role) -> None:
 def test_training_mode_and_foreign_domains_are_other() -> None:
     node = node_of("y = Relu (x)", "float[N,4] x")
     node.domain = "com.example"
-    assert spec_of(node).role is Role.OTHER
+    assert spec_of(node).role is Role.NONLINEAR
     assert activation_of(node) is None
     norm = node_of("y = BatchNormalization (x, b_s, b_s, b_s, b_s)", "float[N,4] x, float[4] b_s")
     assert spec_of(norm).role is Role.LINEAR
     norm.attrs["training_mode"] = 1
-    assert spec_of(norm).role is Role.OTHER
+    assert spec_of(norm).role is Role.NONLINEAR
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,8 @@ def test_channel_axis_is_within_the_rank() -> None:
         ("y = Concat <axis = 1> (x, z)", "float[2,4] x, float[2,4] z", "x", False),
         ("y = Conv (x, z)", "float[N,4,4] x, float[4,4,1] z", "x", True),
         ("y = Conv (x, z)", "float[4,4,4] x, float[4,4,1] z", "xz", False),
-        ("y = Hardmax (x)", "float[N,4] x", "x", False),
+        ("y = Hardmax (x)", "float[N,4] x", "x", True),
+        ("y = Hardmax <axis = 0> (x)", "float[N,4] x", "x", False),
         ("y = Softmax <axis = 1> (x)", "float[N,4] x", "x", True),
         ("y = Softmax <axis = -2> (x)", "float[N,4] x", "x", False),
     ],

@@ -105,8 +105,7 @@ def test_unforeseen_failure_names_the_pass_and_those_before() -> None:
 
 def test_errors_meant_for_the_user_pass_through() -> None:
     model = NETWORKS["plain"].model()
-    model.graph.node[1].op_type = "Sigmoid"
-    model.graph.node[2].op_type, model.graph.node[3].op_type = "Conv", "Sigmoid"
+    model.graph.node[1].op_type = model.graph.node[3].op_type = "Neg"
     with pytest.raises(UnsupportedModelError, match="nothing in it would spike"):
         snncc.compile(model)
 

@@ -84,7 +84,9 @@ def test_onnxruntime_takes_more_than_the_lowest_opset() -> None:
 def test_every_function_is_tested_here() -> None:
     tested = {"BurstIF", "BurstIFStep"}  # in test_burst_if, and at each opset below
     tested |= {"MaxPoolIncrement", "MaxPoolIncrementStep", "RepeatInput", "RateDecode", "RunningMean", "LastStep"}
-    assert set(_SOURCES) == tested | {"UnfoldTime"}
+    tested |= {"Increment", "IncrementStep", "RunningMeanStep", "Finite", "UnfoldTime"}
+    tested |= {f"SignedBurst{kind}{step}" for kind in ("", "Relu", "Clip") for step in ("", "Step")}
+    assert set(_SOURCES) == tested
 
 
 def test_functions_come_sorted_and_once() -> None:
@@ -173,3 +175,90 @@ def test_what_carries_time(opset: int, name: str, shape: tuple[int, ...], timest
     got = evaluate(model, x=given)
     assert got.shape == expected.shape
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=0)
+
+
+def signed_spikes(aims: np.ndarray, unit: float, max_burst: int, v_init: float) -> np.ndarray:
+    """Spikes [T, ...] of a signed neuron for aims [T, ...], one timestep and one element at a time."""
+    spikes = np.zeros_like(aims)
+    for place in np.ndindex(aims.shape[1:]):
+        emitted = 0.0
+        for t in range(len(aims)):
+            wanted = np.floor(aims[(t, *place)] / unit + v_init) - emitted
+            spikes[(t, *place)] = min(max(wanted, -max_burst), max_burst)
+            emitted += spikes[(t, *place)]
+    return spikes
+
+
+def signed_aims(kind: str, x: np.ndarray) -> np.ndarray:
+    numbers = np.arange(1, len(x) + 1, dtype=np.float32).reshape(-1, *[1] * (x.ndim - 1))
+    if kind == "":
+        return x * numbers
+    bound = 2.5 * numbers if kind == "Clip" else np.inf
+    return np.clip(np.cumsum(x, axis=0), 0, bound)
+
+
+SIGNED_INPUTS = {"v_threshold": np.array(1.5, np.float32), "v_init": np.array(0.5, np.float32)}
+
+
+@pytest.mark.parametrize("timesteps", [1, T])
+@pytest.mark.parametrize("shape", [(), (3,), (3, 2, 2)], ids=lambda s: f"rank{len(s) + 1}")
+@pytest.mark.parametrize("kind", ["", "Relu", "Clip"])
+def test_signed_burst(opset: int, kind: str, shape: tuple[int, ...], timesteps: int) -> None:
+    """θe = 3, ψ = 2: large currents are held back by ψ, negative ones take spikes back."""
+    x = values(timesteps, N, *shape)
+    dims = ",".join(["N", *map(str, shape)])
+    upper = ", upper = 2.5" if kind == "Clip" else ""
+    attributes = f"timesteps = {timesteps}, max_burst = 2, threshold_ratio = 2.0{upper}"
+    body = f"y = snncc.SignedBurst{kind} <{attributes}> (x, v_threshold, v_init)"
+    inputs = f"float[{dims}] x, float v_threshold, float v_init"
+    model = model_of(opset, inputs, f"float[{dims}] y", body, (f"SignedBurst{kind}",))
+    y = evaluate(model, x=folded(x), **SIGNED_INPUTS)
+    np.testing.assert_array_equal(y.reshape(x.shape), 3 * signed_spikes(signed_aims(kind, x), 3.0, 2, 0.5))
+
+
+@pytest.mark.parametrize("kind", ["", "Relu", "Clip"])
+def test_signed_burst_step_by_step(opset: int, kind: str) -> None:
+    """The steps, with their states handed on, give what the function for all timesteps gives."""
+    x = values(T, N, 3)
+    name = f"SignedBurst{kind}Step"
+    upper = ", upper = 2.5" if kind == "Clip" else ""
+    states = ["count"] if kind == "" else ["total", "count"]
+    numbered = [] if kind == "Relu" else ["t"]
+    given = ["x", "v_threshold", "v_init", *numbered, *states]
+    made = ["y", *(f"{s}_next" for s in states)]
+    shapes = {"x": "[N,3]", **dict.fromkeys(states, "[N,3]")}
+    inputs = ", ".join(f"float{shapes.get(g, '')} {g}" for g in given)
+    body = f"{', '.join(made)} = snncc.{name} <max_burst = 2, threshold_ratio = 2.0{upper}> ({', '.join(given)})"
+    feeds = {**SIGNED_INPUTS, **{s: np.zeros((N, 3), np.float32) for s in states}}
+    expected = 3 * signed_spikes(signed_aims(kind, x), 3.0, 2, 0.5)
+    for t in range(T):
+        feeds |= {"x": x[t]} | ({"t": np.array(t + 1, np.float32)} if numbered else {})
+        got = {m: evaluate(model_of(opset, inputs, f"float[N,3] {m}", body, (name,)), **feeds) for m in made}
+        np.testing.assert_array_equal(got["y"], expected[t])
+        feeds |= {s: got[f"{s}_next"] for s in states}
+
+
+@pytest.mark.parametrize("timesteps", [1, T])
+def test_increment_undoes_the_running_mean(opset: int, timesteps: int) -> None:
+    x = values(timesteps, N, 3, 2)
+    numbers = np.arange(1, timesteps + 1, dtype=np.float32).reshape(-1, 1, 1, 1)
+    means = np.cumsum(x, axis=0) / numbers
+    body = f"y = snncc.Increment <timesteps = {timesteps}> (x)"
+    model = model_of(opset, "float[N,3,2] x", "float[N,3,2] y", body, ("Increment",))
+    np.testing.assert_allclose(evaluate(model, x=folded(means)).reshape(x.shape), x, atol=1e-5)
+
+
+def test_forms_step_by_step(opset: int) -> None:
+    """A running mean and what it gains, each with its state, at the second and third timestep by hand."""
+    x, total = np.array([[6.0]], np.float32), np.array([[4.0]], np.float32)
+    inputs = "float[N,1] x, float t, float[N,1] state"
+    for name, outputs in (("RunningMeanStep", (5.0, 10.0)), ("IncrementStep", (8.0, 12.0))):
+        for output, expected in zip(("y", "after"), outputs, strict=True):
+            model = model_of(opset, inputs, f"float[N,1] {output}", f"y, after = snncc.{name} (x, t, state)", (name,))
+            assert evaluate(model, x=x, t=np.array(2, np.float32), state=total).tolist() == [[expected]]
+
+
+def test_finite(opset: int) -> None:
+    model = model_of(opset, "float[N] x", "float[N] y", "y = snncc.Finite (x)", ("Finite",))
+    x = np.array([1.5, np.nan, np.inf, -np.inf, -2.0], np.float32)
+    assert evaluate(model, x=x).tolist() == [1.5, 0.0, 0.0, 0.0, -2.0]

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snncc.neurons.burst_if import closed_form
-from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds, squared_error
+from snncc.neurons.signed_burst import closed_form as signed_closed_form
+from snncc.neurons.threshold import (
+    ChannelHistogram,
+    minimum_error_thresholds,
+    signed_thresholds,
+    squared_error,
+)
 
 SETTINGS = [(1, 1, 0.0), (1, 1, 0.5), (4, 1, 0.5), (4, 4, 0.0), (8, 4, 0.5), (3, 2, 0.9), (32, 4, 0.5)]
 """T, ψ, v0."""
@@ -83,7 +89,7 @@ def test_threshold_is_as_good_as_the_best_of_a_dense_grid(
     """
     samples = DISTRIBUTIONS[name](np.random.default_rng(5), 1000)
     histogram = histogram_of(samples[:, None, None])
-    found = minimum_error_thresholds(histogram, timesteps, max_burst, v_init, unevenness=unevenness)
+    found = minimum_error_thresholds(histogram, timesteps, max_burst, v_init, unevenness=unevenness, unseen=0.0)
     active = int((samples > 0).sum())
 
     def cost(theta: float) -> float:
@@ -166,7 +172,7 @@ def test_channel_that_is_almost_dead_beside_far_negative_values() -> None:
     values = np.array([[-1e30, -5e9, 1e-4, 2e-4], [1.0, 2.0, 3.0, 4.0]]).reshape(1, 2, 4)
     histogram = histogram_of(values)
     assert histogram.counts.sum(axis=1).tolist() == [2, 4]
-    assert (minimum_error_thresholds(histogram, 8, 4, 0.5) * 4 <= [2.1e-4, 4.01]).all()
+    assert (minimum_error_thresholds(histogram, 8, 4, 0.5, unseen=0.0) * 4 <= [2.1e-4, 4.01]).all()
 
 
 @pytest.mark.parametrize(("timesteps", "max_burst", "v_init"), SETTINGS)
@@ -198,5 +204,29 @@ def test_thresholds_scale_with_the_activation(seed: int, scale: float) -> None:
 def test_many_timesteps_cost_no_more_than_the_resolution_is_worth() -> None:
     """T·ψ = 1,044,480 levels are searched as 4,096: the result must still be close to the largest value."""
     samples = np.random.default_rng(1).uniform(0, 5, (1, 1, 4000))
-    theta = minimum_error_thresholds(histogram_of(samples), 4096, 255, 0.5)
+    theta = minimum_error_thresholds(histogram_of(samples), 4096, 255, 0.5, unseen=0.0)
     assert theta[0] * 255 == pytest.approx(5.0, rel=0.01)
+
+
+def test_few_values_and_many_levels_leave_room_for_larger_values() -> None:
+    """Half as much again where a level costs nothing; none where many values make levels dear."""
+    samples = np.random.default_rng(1).uniform(0, 5, (1, 1, 100_000))
+    few = histogram_of(samples[..., :50])
+    assert minimum_error_thresholds(few, 256, 4, 0.5)[0] * 4 == pytest.approx(1.5 * few.maximum()[0], rel=0.01)
+    assert minimum_error_thresholds(histogram_of(samples), 2, 2, 0.5)[0] * 2 < 5.0
+
+
+@pytest.mark.parametrize("v_init", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize(("timesteps", "max_burst"), [(1, 3), (4, 2), (8, 4)])
+def test_signed_threshold_is_as_good_as_the_best_of_a_dense_grid(timesteps: int, max_burst: int, v_init: float) -> None:
+    """Within 1 % of the best squared error of the signed closed form, on values of both signs, more below zero."""
+    samples = np.random.default_rng(2).normal(-0.5, 1.0, 4000)
+    sides = [histogram_of(np.maximum(side, 0)[:, None, None]) for side in (samples, -samples)]
+    found = signed_thresholds(*sides, timesteps, max_burst, v_init, unseen=0.0)
+
+    def cost(theta: float) -> float:
+        output = signed_closed_form(samples, np.asarray(theta), timesteps, max_burst, v_init)
+        return float(np.square(output - samples).sum())
+
+    best = min(cost(t) for t in np.geomspace(0.01, 1.2, 400) * np.abs(samples).max() / max_burst)
+    assert cost(float(found[0])) <= 1.01 * best
