@@ -8,6 +8,7 @@ from __future__ import annotations
 from snncc.passes.base import Pass
 from snncc.passes.constants import ConstantsToInitializers
 from snncc.passes.dead_nodes import RemoveDeadNodes
+from snncc.passes.dequantise import Dequantise
 from snncc.passes.fixpoint import Fixpoint
 from snncc.passes.float32 import ComputeInFloat32
 from snncc.passes.fold_affine import FoldAffine
@@ -23,6 +24,8 @@ NORMALISE: tuple[Pass, ...] = (
     # Shapes let constants be folded, folded constants (the target of a Reshape) let shapes be inferred, and both show
     # which nodes do nothing, whose removal lets the first two see further.
     Fixpoint((InferShapes(), FoldConstants(), RemoveNoOps())),
+    # After folding, which computes the scales; before everything that looks for floating-point weights.
+    Dequantise(),
     # After folding, so that arithmetic on shapes and constants is done in the types that the network asks for.
     ComputeInFloat32(),
     # Again: a Cast from float16 to float32 does nothing now.

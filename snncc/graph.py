@@ -161,12 +161,23 @@ def producers(graph: gs.Graph) -> dict[str, gs.Node]:
 
 def unique_name(graph: gs.Graph, base: str) -> str:
     """Return `base`, or `base` with a number, such that no tensor or node of the graph or its subgraphs bears it."""
-    taken = _names(graph)
-    name, number = base, 1
-    while name in taken:
-        number += 1
-        name = f"{base}_{number}"
-    return name
+    return Names(graph).new(base)
+
+
+class Names:
+    """The names in a graph and its subgraphs, for a pass that adds many nodes: the graph is searched once."""
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self._taken = _names(graph)
+
+    def new(self, base: str) -> str:
+        """Return `base`, or `base` with a number, such that nothing bears it; it is taken from now on."""
+        name, number = base, 1
+        while name in self._taken:
+            number += 1
+            name = f"{base}_{number}"
+        self._taken.add(name)
+        return name
 
 
 def _names(graph: gs.Graph) -> set[str]:
