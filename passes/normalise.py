@@ -14,6 +14,7 @@ from snncc.passes.float32 import ComputeInFloat32
 from snncc.passes.fold_affine import FoldAffine
 from snncc.passes.fold_constants import FoldConstants
 from snncc.passes.infer_shapes import InferShapes
+from snncc.passes.quantised_activation import RecogniseQuantisedActivations
 from snncc.passes.remove_noops import RemoveNoOps
 
 NORMALISE: tuple[Pass, ...] = (
@@ -30,6 +31,8 @@ NORMALISE: tuple[Pass, ...] = (
     ComputeInFloat32(),
     # Again: a Cast from float16 to float32 does nothing now.
     RemoveNoOps(),
+    # Before a layer takes in the division by λ that the pattern begins with.
+    RecogniseQuantisedActivations(),
     # Last of the changes: BatchNormalization must directly follow its layer, its parameters be constant and float32,
     # and the ranks around a MatMul be known.
     FoldAffine(),
