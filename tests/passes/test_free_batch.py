@@ -79,7 +79,7 @@ def test_left_alone(size: str, constants: str, body: str) -> None:
     assert not modified
 
 
-# --- other operators: what has been freed runs on any number of samples as on each of them -----------------------------
+# --- other operators: what has been freed runs on any number of samples as on each of them ---------------------------
 
 
 def batched(graph: gs.Graph, samples: int) -> onnx.ModelProto:
