@@ -145,7 +145,10 @@ def _axis_not_zero(default: int, attribute: str = "axis") -> BatchRule:
 
 
 def _gather(node: gs.Node, view: View) -> bool:
-    """Indices that belong to samples would put an axis of their own into the output."""
+    """Indices of the samples pick rows of a table, so their first axis leads; elsewhere they'd put it further back."""
+    data, indices = node.inputs[:2]
+    if view.batched(indices):
+        return not view.batched(data) and int(node.attrs.get("axis", 0)) % (_rank(data) or 1) == 0
     return _first_input(node, view) and _axis_not_zero(0)(node, view)
 
 
