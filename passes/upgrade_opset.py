@@ -9,6 +9,7 @@ from onnx import inliner, version_converter
 
 from snncc.errors import ModelError
 from snncc.graph import DOMAIN, first_line
+from snncc.passes.old_operators import explicit_hardmax, old_sampling, set_sampling
 from snncc.protos import all_nodes, domain_of, opset_versions
 
 TARGET_OPSET = 17
@@ -103,6 +104,8 @@ def _converted(model: onnx.ModelProto, version: int, target: int) -> onnx.ModelP
             if domain_of(entry.domain) == "":
                 entry.version = target
         return model
+    sampling = old_sampling(model, version)
+    explicit_hardmax(model, version)
     try:
         result: onnx.ModelProto = version_converter.convert_version(model, target)
     except Exception as error:  # the C++ side raises several unrelated types
@@ -111,6 +114,7 @@ def _converted(model: onnx.ModelProto, version: int, target: int) -> onnx.ModelP
             f"the model can't be upgraded from opset {version} to {target}: {reason}; "
             f"export it again with opset {target} or later"
         ) from error
+    set_sampling(result, sampling)
     return result
 
 

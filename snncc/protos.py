@@ -12,6 +12,9 @@ from snncc.errors import ModelError
 MAX_DENSE_BYTES = 2**30
 """Largest sparse initializer that is made dense."""
 
+TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision"})
+"""Attributes that name an element type, in whichever operator they stand."""
+
 # Kinds of attributes that graphsurgeon keeps; it would lose the others.
 _HELD = tuple(onnx.AttributeProto.AttributeType.Value(name) for name in ("FLOAT", "INT", "STRING", "TENSOR"))
 
@@ -82,6 +85,23 @@ def _graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def widen_bfloat16(model: onnx.ModelProto) -> None:
+    """Write bfloat16 as float32, in place: every value is exact in it, and no runtime computes with less."""
+    narrow, wide = onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT
+    for tensor in all_tensors(model):
+        if tensor.data_type == narrow:
+            name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), name))
+    for graph in all_graphs(model):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            if info.type.HasField("tensor_type") and info.type.tensor_type.elem_type == narrow:
+                info.type.tensor_type.elem_type = wide
+    for node, _ in all_nodes(model):
+        for attribute in node.attribute:
+            if attribute.name in TYPE_ATTRIBUTES and attribute.i == narrow:
+                attribute.i = wide
 
 
 def importable(model: onnx.ModelProto) -> onnx.ModelProto:
