@@ -128,7 +128,7 @@ def _elementwise(node: gs.Node, view: View) -> bool:
         if view.batched(tensor):
             if own != rank:
                 return False
-        elif own > rank or (own == rank and shape[0] != 1):
+        elif own > rank or (own == rank and shape[:1] != (1,)):
             return False
     return rank > 0
 

@@ -74,9 +74,10 @@ def test_multiply_accumulates_agree_with_a_count_of_products() -> None:
         ("y = Gather (x, i)", "float[N,9] x, int64[N,6] i", {"x", "i"}, False),
         ("y = Gather <axis = 1> (x, i)", "float[N,9] x, int64[6] i", {"x"}, True),
         ("y = Gather (x, i)", "float[N,9] x, int64[6] i", {"x"}, False),
+        ("y = Greater (x, z)", "float x, float z", set(), False),
     ],
 )
-def test_samples_of_a_gather(body: str, inputs: str, batched: set[str], expected: bool) -> None:
+def test_samples_of_a_node(body: str, inputs: str, batched: set[str], expected: bool) -> None:
     assert samplewise(node_of(body, inputs), lambda t: t.name in batched) is expected
 
 
