@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from snncc.errors import ModelError
 from snncc.graph import constant, is_missing, shape_of
@@ -57,13 +58,26 @@ def layer_of(node: gs.Node) -> Layer | None:
     bias = None if third is None else constant(third)
     if (third is not None and bias is None) or (node.op == "MatMul" and weight.ndim != 2):
         return None
+    if node.op != "MatMul" and weight.ndim < (2 if node.op == "Gemm" else 3):
+        return None  # nor is it a valid network: ONNX Runtime says why
     layout = Layout(node.op, int(node.attrs.get("group", 1)), bool(node.attrs.get("transB", 0)))
     beta = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
     shift = None if bias is None else beta * bias.astype(np.float64)
+    if shift is not None and not _fits(shift, node, weight, layout):
+        return None
     if node.op == "MatMul":
         shape = shape_of(node.outputs[0])
         return Layer(node, layout, layout.canonical(weight), shift, None if shape is None else len(shape), -1)
     return Layer(node, layout, layout.canonical(weight), shift, weight.ndim, 1 - weight.ndim)
+
+
+def _fits(bias: Float, node: gs.Node, weight: NDArray[np.generic], layout: Layout) -> bool:
+    """Whether a bias has the shape that the operator takes, which shape inference doesn't check."""
+    if node.op == "Gemm":
+        channels = weight.shape[0 if layout.trans_b else 1]
+        return bias.ndim <= 2 and (bias.ndim == 0 or bias.shape[-1] in (1, channels))
+    channels = weight.shape[0] if node.op == "Conv" else weight.shape[1] * layout.group
+    return bias.shape == (channels,)
 
 
 def affine_kind(node: gs.Node) -> str | None:

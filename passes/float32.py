@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from snncc.context import Context
 from snncc.graph import constant, subgraphs_of, unique_name
 from snncc.passes.base import Pass
+from snncc.protos import TYPE_ATTRIBUTES
 
 _OTHER_FLOATS = (np.dtype(np.float16), np.dtype(np.float64))
 _OTHER_CODES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-# Attributes that name an element type, in whichever operator they stand.
-_TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision"})
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def _retype_attributes(node: gs.Node) -> bool:
             array = constant(value)
             assert array is not None  # noqa: S101 - a Constant has a value
             node.attrs[key] = gs.Constant(value.name, to_float32(array))
-        elif key in _TYPE_ATTRIBUTES and isinstance(value, int) and value in _OTHER_CODES:
+        elif key in TYPE_ATTRIBUTES and isinstance(value, int) and value in _OTHER_CODES:
             node.attrs[key] = int(onnx.TensorProto.FLOAT)
         else:
             continue

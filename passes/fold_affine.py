@@ -65,6 +65,9 @@ class _Fold:
 
     def after(self, node: gs.Node) -> bool:
         """Fold the chain of affine nodes that follows a layer into it."""
+        reader = self._sole_reader(node.outputs[0]) if node.outputs else None
+        if reader is None or affine_kind(reader) is None:
+            return False  # before the weights are looked at: there may be gigabytes of them
         layer = layer_of(node)
         if layer is None:
             return False

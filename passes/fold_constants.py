@@ -86,9 +86,9 @@ def known_outputs(node: gs.Node, opset: int, max_bytes: int = MAX_BYTES) -> list
     partial = _part_of_shape(node, opset)
     if partial is not None:
         return [partial]
+    if not all(is_missing(t) or isinstance(t, gs.Constant) for t in node.inputs):
+        return None  # before any weight is read
     inputs = [None if is_missing(t) else constant(t) for t in node.inputs]
-    if any(value is None and not is_missing(t) for t, value in zip(node.inputs, inputs, strict=True)):
-        return None
     if any(value is not None and value.dtype == np.dtype(object) for value in inputs):
         return None
     if _divides_by_zero(node, inputs) or not _affordable(node, inputs, opset, max_bytes):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import onnx
 from onnx import inliner, version_converter
 
 from snncc.errors import ModelError
 from snncc.graph import DOMAIN, first_line
-from snncc.protos import all_nodes, domain_of, opset_versions
+from snncc.passes.old_operators import explicit_hardmax, old_sampling, set_sampling
+from snncc.protos import all_nodes, domain_of, is_large, opset_versions, without_large_initializers
 
 TARGET_OPSET = 17
 """Oldest opset that the passes work on; newer models stay as they are."""
 MIN_IR_VERSION = 8
 """The IR version that came with opset 17 and with model-local functions."""
-
-_LARGE_ELEMENTS = 1024  # initializers above this size are described, not copied, for the conversion
 
 
 def upgrade_opset(model: onnx.ModelProto, target: int = TARGET_OPSET) -> tuple[onnx.ModelProto, bool]:
@@ -45,7 +42,7 @@ def upgrade_opset(model: onnx.ModelProto, target: int = TARGET_OPSET) -> tuple[o
     if current and not has_defaults and not local:
         return model, False
 
-    light, heavy = _split(model)
+    light, heavy = without_large_initializers(model), [t for t in model.graph.initializer if is_large(t)]
     light.ir_version = max(light.ir_version, MIN_IR_VERSION)  # first: it lets an initializer be no input
     if local:
         light = _inlined(light, local)
@@ -56,25 +53,8 @@ def upgrade_opset(model: onnx.ModelProto, target: int = TARGET_OPSET) -> tuple[o
     return _joined(light, heavy), True
 
 
-def _split(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """Return a copy in which large initializers are mere inputs, and these initializers."""
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
-    graph = light.graph
-    heavy = [t for t in model.graph.initializer if math.prod(t.dims) > _LARGE_ELEMENTS]
-    small = [t for t in model.graph.initializer if math.prod(t.dims) <= _LARGE_ELEMENTS]
-    initialized = {t.name for t in model.graph.initializer}
-    inputs = [info for info in model.graph.input if info.name not in initialized]
-    del graph.initializer[:]
-    graph.initializer.extend(small)
-    del graph.input[:]
-    graph.input.extend(inputs)
-    graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in heavy)
-    return light, heavy
-
-
 def _joined(light: onnx.ModelProto, heavy: list[onnx.TensorProto]) -> onnx.ModelProto:
-    """Undo `_split`."""
+    """Undo `without_large_initializers`."""
     names = {tensor.name for tensor in heavy}
     inputs = [info for info in light.graph.input if info.name not in names]
     del light.graph.input[:]
@@ -103,6 +83,8 @@ def _converted(model: onnx.ModelProto, version: int, target: int) -> onnx.ModelP
             if domain_of(entry.domain) == "":
                 entry.version = target
         return model
+    sampling = old_sampling(model, version)
+    explicit_hardmax(model, version)
     try:
         result: onnx.ModelProto = version_converter.convert_version(model, target)
     except Exception as error:  # the C++ side raises several unrelated types
@@ -111,6 +93,7 @@ def _converted(model: onnx.ModelProto, version: int, target: int) -> onnx.ModelP
             f"the model can't be upgraded from opset {version} to {target}: {reason}; "
             f"export it again with opset {target} or later"
         ) from error
+    set_sampling(result, sampling)
     return result
 
 

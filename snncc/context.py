@@ -69,6 +69,23 @@ class WeightCorrection:
     shift: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class QuantisedActivation:
+    """What an activation was in training: λ/L · clip(floor(L·x/λ + v0), 0, L).
+
+    A neuron with θe = λ·T/L and at least L/T spikes per timestep gives the same for a constant current.
+
+    Attributes:
+        upper: λ, the largest value, in units of the activation.
+        levels: L, the number of steps above zero.
+        v_init: the shift that makes the floor a rounding, in [0, 1): v0 of the neuron that it was trained for.
+    """
+
+    upper: float
+    levels: int
+    v_init: float
+
+
 @dataclass
 class Context:
     """State that travels through the pipeline beside the graph.
@@ -79,6 +96,7 @@ class Context:
         batchnorm: moments of the outputs of the BatchNormalization nodes that were in the file, by tensor name.
         analysis: result of the latest analysis.
         layers: result of calibration, by the name of the neuron's node.
+        quantised: activations that were trained in steps, by the name of the Clip that stands for each.
         corrections: corrections of weighted layers that calibration found, by the name of the layer's node.
         activations: what each neuron stands for, by the name of its node: an inserted one doesn't say.
         warnings: what the user should know; printed at the end and kept in the report.
@@ -89,6 +107,7 @@ class Context:
     batchnorm: dict[str, Moments] = field(default_factory=dict)
     analysis: Analysis = field(default_factory=Analysis)
     layers: dict[str, LayerCalibration] = field(default_factory=dict)
+    quantised: dict[str, QuantisedActivation] = field(default_factory=dict)
     corrections: dict[str, WeightCorrection] = field(default_factory=dict)
     activations: dict[str, Activation] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

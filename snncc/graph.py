@@ -14,7 +14,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from snncc.errors import ModelError
-from snncc.protos import all_graphs, importable
+from snncc.protos import LARGE_ELEMENTS, all_graphs, importable, is_large
 
 G_LOGGER.severity = G_LOGGER.CRITICAL + 1  # it prints; what matters reaches the user as an exception or a warning
 
@@ -24,7 +24,6 @@ DOMAIN = "snncc"
 Dim = int | str | None
 """A dimension: its size, the name of a symbolic size, or unknown."""
 
-_LARGE_ELEMENTS = 1024  # initializers above this size are described, not copied, for shape inference
 _VAGUE_NAMES = ("", "?", "*", "-1", "None", "none")  # names that exporters give to a dimension they know nothing of
 
 
@@ -38,6 +37,10 @@ def import_graph(model: onnx.ModelProto) -> gs.Graph:
         ModelError: a node has an attribute that can't be held (of type TypeProto or sparse tensor).
     """
     graph = gs.import_onnx(importable(model))
+    large = {t.name: t for t in model.graph.initializer if is_large(t)}
+    for tensor in [t for t in graph.inputs if t.name in large]:
+        tensor.to_constant(LazyValues(large[tensor.name]))  # the model's own bytes, read when they are asked for
+    graph.inputs[:] = [t for t in graph.inputs if t.name not in large]
     name_nodes(graph)
     for tensor in (*graph.inputs, *graph.outputs, *graph.tensors().values()):
         if not isinstance(tensor, gs.Constant) and tensor.shape is not None:
@@ -161,12 +164,23 @@ def producers(graph: gs.Graph) -> dict[str, gs.Node]:
 
 def unique_name(graph: gs.Graph, base: str) -> str:
     """Return `base`, or `base` with a number, such that no tensor or node of the graph or its subgraphs bears it."""
-    taken = _names(graph)
-    name, number = base, 1
-    while name in taken:
-        number += 1
-        name = f"{base}_{number}"
-    return name
+    return Names(graph).new(base)
+
+
+class Names:
+    """The names in a graph and its subgraphs, for a pass that adds many nodes: the graph is searched once."""
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self._taken = _names(graph)
+
+    def new(self, base: str) -> str:
+        """Return `base`, or `base` with a number, such that nothing bears it; it is taken from now on."""
+        name, number = base, 1
+        while name in self._taken:
+            number += 1
+            name = f"{base}_{number}"
+        self._taken.add(name)
+        return name
 
 
 def _names(graph: gs.Graph) -> set[str]:
@@ -255,7 +269,7 @@ def _without_large_initializers(graph: gs.Graph) -> onnx.ModelProto:
     """
     exporter = OnnxExporter
     constants = {n: t for n, t in graph.tensors().items() if isinstance(t, gs.Constant)}
-    heavy = {n: t for n, t in constants.items() if int(np.prod(t.shape, dtype=np.int64)) > _LARGE_ELEMENTS}
+    heavy = {n: t for n, t in constants.items() if int(np.prod(t.shape, dtype=np.int64)) > LARGE_ELEMENTS}
     fixed = {t.name for t in (*graph.inputs, *graph.outputs)}
     foreign = [t for n in graph.nodes if n.domain not in (None, "", "ai.onnx", DOMAIN) for t in n.outputs]
     foreign = [t for t in foreign if t.name not in fixed and t.dtype is not None and not is_missing(t)]

@@ -29,6 +29,7 @@ from snncc.model_checks import (
     check_structure,
     check_types,
 )
+from snncc.protos import widen_bfloat16
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 """Largest message that protobuf can hold: a model file without its external data."""
@@ -65,7 +66,7 @@ class LoadedModel:
     """A model that passed all checks.
 
     Attributes:
-        model: the model, its external data loaded.
+        model: the model, its external data loaded; what was bfloat16 is float32.
         name: the file's name without its suffix.
         sha256: of the file's bytes, followed by those of its external files in the order of their names.
         inputs: the inputs, without those that are initializers (default values).
@@ -118,6 +119,7 @@ def _loaded(model: onnx.ModelProto, name: str, path: Path | None, digest: hashli
         load_external(external, digest)
         if path is None:
             _hash_model(model, digest)
+        widen_bfloat16(model)
         return LoadedModel(model, name, digest.hexdigest(), _specs(model, "input"), _specs(model, "output"))
     except ModelError as error:
         raise ModelError(f"{label}: {error}") from error.__cause__

@@ -16,7 +16,7 @@ MAX_CALL_DEPTH = 64
 """Deepest nesting of calls among local functions."""
 
 _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.ml")
-_UNSUPPORTED_TYPES = ("BFLOAT16", "FLOAT8", "FLOAT4", "FLOAT6", "FLOAT2", "INT4", "UINT4", "INT2", "UINT2", "COMPLEX")
+_UNSUPPORTED_TYPES = ("FLOAT8", "FLOAT4", "FLOAT6", "FLOAT2", "INT4", "UINT4", "INT2", "UINT2", "COMPLEX")
 
 
 def check_structure(model: onnx.ModelProto) -> None:
@@ -56,7 +56,12 @@ def check_names(model: onnx.ModelProto) -> None:
 
 
 def check_types(model: onnx.ModelProto) -> None:
-    """Check that no tensor is of a type that this version can't compute with."""
+    """Check that no tensor is of a type that this version can't compute with, nor an input or output of bfloat16."""
+    for info in (*model.graph.input, *model.graph.output):
+        if info.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16:
+            raise ModelError(
+                f"input or output '{info.name}' is bfloat16, which can't be fed; export it with float32 at both ends"
+            )
 
     def check(name: str, code: int) -> None:
         values = onnx.TensorProto.DataType.values()

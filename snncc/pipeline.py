@@ -110,13 +110,11 @@ class Hook:
         if graph is not self._graph:
             self._graph, self._checking, self._feeds = graph, self.verify, None
         for step in passes:
-            # From the first neuron on, the outputs are those of another network.
-            self._checking &= step.preserves_outputs
             if self._checking and self._feeds is None:
                 self._remember(graph)
             start = time.perf_counter()
             try:
-                step.run(graph, ctx)
+                changed = step.run(graph, ctx)
             except SnnccError:
                 raise
             except Exception as error:
@@ -125,6 +123,8 @@ class Hook:
                     f"pass {step.name} failed ({type(error).__name__}: {first_line(error)}) after: {before}; "
                     "this is an error of snncc, please report it with the model"
                 ) from error
+            # From the first neuron on, the outputs are those of another network.
+            self._checking &= step.preserves_outputs or not changed
             self.timings.append((step.name, time.perf_counter() - start))
             if self.dump is not None:
                 self._dump(step.name, graph)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
+from google.protobuf.message import Message
 
 from snncc.errors import ModelError
 
 MAX_DENSE_BYTES = 2**30
 """Largest sparse initializer that is made dense."""
+
+TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision"})
+"""Attributes that name an element type, in whichever operator they stand."""
 
 # Kinds of attributes that graphsurgeon keeps; it would lose the others.
 _HELD = tuple(onnx.AttributeProto.AttributeType.Value(name) for name in ("FLOAT", "INT", "STRING", "TENSOR"))
@@ -84,14 +89,74 @@ def _graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def widen_bfloat16(model: onnx.ModelProto) -> None:
+    """Write bfloat16 as float32, in place: every value is exact in it, and no runtime computes with less."""
+    narrow, wide = onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT
+    for tensor in all_tensors(model):
+        if tensor.data_type == narrow:
+            name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), name))
+    for graph in all_graphs(model):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            if info.type.HasField("tensor_type") and info.type.tensor_type.elem_type == narrow:
+                info.type.tensor_type.elem_type = wide
+    for node, _ in all_nodes(model):
+        for attribute in node.attribute:
+            if attribute.name in TYPE_ATTRIBUTES and attribute.i == narrow:
+                attribute.i = wide
+
+
+LARGE_ELEMENTS = 1024
+"""Initializers above this size are described, not copied, for shape inference, conversion and import."""
+
+
+def is_large(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor has more than `LARGE_ELEMENTS` elements."""
+    return bool(math.prod(tensor.dims) > LARGE_ELEMENTS)
+
+
+def without_large_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a model in which the main graph's large initializers are mere inputs.
+
+    The weights themselves are never copied: there may be gigabytes of them.
+    """
+    light = onnx.ModelProto()
+    _copy_fields(model, light, except_for="graph")
+    _copy_fields(model.graph, light.graph, except_for="initializer")
+    initialized = {t.name for t in model.graph.initializer}
+    inputs = [info for info in light.graph.input if info.name not in initialized]
+    del light.graph.input[:]
+    light.graph.input.extend(inputs)
+    for tensor in model.graph.initializer:
+        if is_large(tensor):
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            light.graph.input.append(info)
+        else:
+            light.graph.initializer.append(tensor)
+    return light
+
+
+def _copy_fields(source: Message, target: Message, except_for: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == except_for:
+            continue
+        if isinstance(value, Message):
+            getattr(target, field.name).CopyFrom(value)
+        elif isinstance(value, str | bytes | int | float):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).extend(value)
+
+
 def importable(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of a model without what graphsurgeon would lose or stumble over.
+
+    Large initializers of the main graph are inputs of the copy, see `without_large_initializers`.
 
     Raises:
         ModelError: a node has an attribute of type TypeProto, TensorProto[] or the like.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = without_large_initializers(model)
     _use_default_domain((*copy.opset_import, *(o for f in copy.functions for o in f.opset_import)))
     _clean_graph(copy.graph)
     for function in copy.functions:

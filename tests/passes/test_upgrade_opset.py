@@ -72,6 +72,37 @@ def test_operators_old_and_new(opset: int, body: str) -> None:
     upgrade(read(f"g (float[2,3,4,4] x) => (float y) {{ {body} }}", opset))
 
 
+@pytest.mark.parametrize("opset", [7, 9])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_upsample_keeps_its_grid(opset: int, mode: str) -> None:
+    """The converter alone would move it by half a pixel."""
+    body = f"""s = Constant<value: tensor = float[4] {{1,1,1.5,3}}>() y = Upsample<mode="{mode}">(x, s)"""
+    if opset == 7:
+        body = f"""y = Upsample<mode="{mode}", scales=[1.0, 1.0, 1.5, 3.0]>(x)"""
+    upgrade(read(f"g (float[2,3,4,4] x) => (float y) {{ {body} }}", opset))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("scales", ["1,1,1.5,3", "1,1,0.5,0.75", "1,1,0.3,1"])
+@pytest.mark.parametrize("initializer", [False, True])
+def test_resize_keeps_its_grid(mode: str, scales: str, initializer: bool) -> None:
+    made = "" if initializer else f"s = Constant<value: tensor = float[4] {{{scales}}}>()"
+    given = f"<float[4] s = {{{scales}}}>" if initializer else ""
+    upgrade(read(f"""g (float[2,3,8,8] x) => (float y) {given} {{ {made} y = Resize<mode="{mode}">(x, s) }}""", 10))
+
+
+@pytest.mark.parametrize("scales", ["s = Constant<value: tensor = float[4] {1,1,0.5,2}>()", "s = Identity(t)"])
+def test_resize_that_newer_opsets_do_not_have(scales: str) -> None:
+    text = f"g (float[2,3,4,4] x) => (float y) <float[4] t = {{1,1,2,2}}> {{ {scales} y = Resize(x, s) }}"
+    with pytest.raises(ModelError, match=r"node 'y' \(Resize\) of opset 10 .* export it again with opset 11"):
+        upgrade_opset(read(text, 10))
+
+
+@pytest.mark.parametrize(("opset", "axis"), [(7, 1), (11, 0), (12, 2), (11, -1)])
+def test_hardmax_of_flattened_values(opset: int, axis: int) -> None:
+    upgrade(read(f"g (float[2,3,4] x) => (float y) {{ y = Hardmax<axis={axis}>(x) }}", opset))
+
+
 def test_shape_arithmetic() -> None:
     upgrade(read(f"g (float[2,3,4,4] x) => (float[2,48] y) {{ {SHAPE_CHAIN} }}", 9))
 

@@ -7,6 +7,7 @@ import onnx
 import onnx.parser
 import onnx_graphsurgeon as gs
 import pytest
+from graph_checks import run
 
 from snncc.errors import ModelError
 from snncc.graph import (
@@ -260,3 +261,23 @@ def test_small_questions() -> None:
     assert first_line(ValueError("\n  one \n two")) == "one"
     assert first_line(ValueError("")) == "ValueError"
     assert first_line(ValueError("x" * 999), 10) == "x" * 10
+
+
+def test_large_weights_are_not_copied() -> None:
+    """They stay the model's own bytes until somebody asks for their values; subgraphs find them too."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[2,64] x, bool c) => (float[2,64] y) {
+        y = If (c) <then_branch = t () => (float[2,64] p) { p = MatMul(x, w) },
+                    else_branch = e () => (float[2,64] q) { q = Add(x, small) }> }"""
+    model = onnx.parser.parse_model(text)
+    values = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, "w"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values[:1], "small"))
+    graph = import_graph(model)
+    assert [t.name for t in graph.inputs] == ["x", "c"]
+    weight = next(t for t in next(iter(subgraphs_of(graph.nodes[0]))).nodes[0].inputs if t.name == "w")
+    assert weight._values.tensor is model.graph.initializer[0]
+    exported = export_model(graph)
+    onnx.checker.check_model(exported, full_check=True)
+    feed = {"x": np.ones((2, 64), np.float32), "c": np.array(True)}
+    np.testing.assert_array_equal(run(exported, feed)[0], run(model, feed)[0])
+    np.testing.assert_array_equal(constant(weight), values)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime as ort
 import pytest
 
 from snncc.errors import ModelError
@@ -314,7 +315,38 @@ def test_an_unknown_op_in_a_subgraph_and_in_a_function() -> None:
     assert "node 'inner' (Frobnicate)" in message(model)
 
 
-@pytest.mark.parametrize("kind", ["BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2", "INT4", "UINT4", "COMPLEX64"])
+BFLOAT16 = onnx.TensorProto.BFLOAT16
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_bfloat16_is_read_as_float32(tmp_path: Path, external: bool) -> None:
+    text = f"""g (float[N,3] x) => (float[N,3] y) <bfloat16[N,3] n> {{
+        n = Cast<to={BFLOAT16}>(x) m = Mul(n, w) c = Constant() z = Add(m, c) y = Cast<to=1>(z) }}"""
+    model = parse(TEXT + text)
+    values = np.array([1.5, -2.25, 3e38], np.float32)  # the last isn't exact in bfloat16
+    model.graph.initializer.append(onnx.helper.make_tensor("w", BFLOAT16, [3], values))
+    value = onnx.helper.make_attribute("value", onnx.helper.make_tensor("c", BFLOAT16, [1], [0.5]))
+    model.graph.node[2].attribute.append(value)
+    narrow = onnx.numpy_helper.to_array(model.graph.initializer[0]).astype(np.float32)
+    path = tmp_path / "net.onnx"
+    options = {"save_as_external_data": True, "size_threshold": 0} if external else {}
+    onnx.save(model, path, **options)
+    loaded = load_model(path).model
+    assert loaded.SerializeToString() != b""
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(loaded.graph.initializer[0]), narrow)
+    x = np.array([[1, 2, 1e-3]], np.float32)
+    session = ort.InferenceSession(loaded.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x * narrow + np.float32(0.5))
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_bfloat16_at_the_ends_is_refused(side: str) -> None:
+    model = parse(RELU)
+    getattr(model.graph, side)[0].type.tensor_type.elem_type = BFLOAT16
+    assert "is bfloat16, which can't be fed; export it with float32" in message(model)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT8E4M3FN", "FLOAT8E5M2", "INT4", "UINT4", "COMPLEX64"])
 def test_types_that_are_not_supported(kind: str) -> None:
     code = onnx.TensorProto.DataType.Value(kind)
     model = parse(RELU)

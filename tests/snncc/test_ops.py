@@ -63,6 +63,24 @@ def test_multiply_accumulates_agree_with_a_count_of_products() -> None:
     assert multiply_accumulates(node) == int(products)
 
 
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "inputs", "batched", "expected"),
+    [
+        ("y = Gather (w_, i)", "int64[N,6] i, float[9,4] w_", {"i"}, True),
+        ("y = Gather <axis = 1> (w_, i)", "int64[N,6] i, float[4,9] w_", {"i"}, False),
+        ("y = Gather (x, i)", "float[N,9] x, int64[N,6] i", {"x", "i"}, False),
+        ("y = Gather <axis = 1> (x, i)", "float[N,9] x, int64[6] i", {"x"}, True),
+        ("y = Gather (x, i)", "float[N,9] x, int64[6] i", {"x"}, False),
+        ("a = ReduceMax <keepdims = 0> (x) y = Add (a, a)", "float[N,9] x", set(), False),
+    ],
+)
+def test_samples_of_a_node(body: str, inputs: str, batched: set[str], expected: bool) -> None:
+    assert samplewise(node_of(body, inputs), lambda t: t.name in batched) is expected
+
+
 # --- roles ----------------------------------------------------------------------------------------------------------
 
 

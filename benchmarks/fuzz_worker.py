@@ -1,0 +1,133 @@
+"""The process in which `fuzz.py` compiles: reads numbers of cases, answers with `result<TAB>text`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import traceback
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from fuzz_mutations import case
+from numpy.typing import NDArray
+
+import snncc
+from snncc.errors import PassError, SnnccError
+from snncc.loader import load_model
+
+ADDRESS_SPACE = 24 * 2**30  # a last resort: the runtime reserves much more than it uses
+LARGEST_INPUT = 1 << 16
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    limit = float(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("ignore")
+    for line in sys.stdin:
+        number = int(line)
+        before = peak()
+        kind, text = attempt(case(number)[1], number)
+        if peak() > max(limit, before):
+            kind, text = "memory", f"{peak():.1f} GiB"
+        say(kind, text)
+
+
+def say(kind: str, text: str) -> None:
+    """Print a line at once."""
+    print(f"{kind}\t{text}".replace("\n", " | "), flush=True)
+
+
+def peak() -> float:
+    """Return the most memory that the process has held, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def attempt(data: bytes, number: int) -> tuple[str, str]:
+    """Compile a model and run the result; return what came of it."""
+    say("stage", "compile")
+    try:
+        model = parsed(data)
+        loaded = load_model(model)
+        feeds = inputs_of(loaded.inputs, number)
+        data_given = feeds if number % 2 and feeds is not None else None
+        network = snncc.compile(loaded, calibration=data_given, config=snncc.Config(timesteps=4))
+    except PassError as error:
+        return "exception", str(error)
+    except SnnccError as error:
+        return "refused", str(error)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return "exception", f"{type(error).__name__}: {error} at {place.filename}:{place.lineno}"
+    say("stage", "spiking network")
+    try:
+        spiking = session(network.model)
+    except Exception as error:
+        return "wrong", f"ONNX Runtime doesn't load it: {error}"
+    if feeds is None:
+        return "works", "too large to be run"
+    say("stage", "original")
+    try:
+        original = session(loaded.model)
+        wanted = original.run(None, feeds)
+    except Exception as error:
+        return "original", str(error)
+    say("stage", "run")
+    try:
+        return compared(original, wanted, spiking, spiking.run(None, feeds))
+    except Exception as error:
+        return "wrong", f"it doesn't run, the original does: {error}"
+
+
+def parsed(data: bytes) -> onnx.ModelProto:
+    """Return the model in a file's bytes, as the loader would read it."""
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception as error:
+        raise SnnccError("is no ONNX model") from error
+    return model
+
+
+def inputs_of(specs: Any, number: int) -> dict[str, NDArray[Any]] | None:
+    """Return random inputs of a network, None if they would be large or of a type that can't be made up."""
+    rng = np.random.default_rng(number)
+    feeds = {}
+    for spec in specs:
+        shape = [d if isinstance(d, int) else 2 for d in spec.shape or ()]
+        if np.prod(shape, dtype=object) > LARGEST_INPUT or spec.dtype.kind not in "fiub":
+            return None
+        feeds[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
+    return feeds
+
+
+def session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """Open a session on one thread."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def compared(
+    original: ort.InferenceSession, wanted: list[Any], spiking: ort.InferenceSession, got: list[Any]
+) -> tuple[str, str]:
+    """Compare signatures, types, shapes and finiteness."""
+    before, after = ([(v.name, v.type) for v in s.get_outputs()] for s in (original, spiking))
+    if before != after:
+        return "wrong", f"outputs {after} instead of {before}"
+    for (name, _), want, have in zip(before, wanted, got, strict=True):
+        want, have = np.asarray(want), np.asarray(have)
+        if want.shape != have.shape or want.dtype != have.dtype:
+            return "wrong", f"output '{name}' is {have.dtype} {have.shape} instead of {want.dtype} {want.shape}"
+        if want.dtype.kind == "f" and not np.isfinite(have[np.isfinite(want)]).all():
+            return "wrong", f"output '{name}' isn't finite where the original's is"
+    return "works", ""
+
+
+if __name__ == "__main__":
+    main()
