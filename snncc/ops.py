@@ -331,12 +331,6 @@ def _resize(node: gs.Node, view: View) -> bool:
     return view.batched(node.inputs[0]) and scales is not None and scales.size > 0 and float(scales[0]) == 1.0
 
 
-def _expand(node: gs.Node, view: View) -> bool:
-    """A target of the same rank that asks for one sample leaves any number of them as they are."""
-    target, rank = constant(node.inputs[1]), _rank(node.inputs[0])
-    return _first_input(node, view) and target is not None and len(target) == rank and int(target[0]) == 1
-
-
 def _resize_is_linear(node: gs.Node) -> bool:
     return node.attrs.get("mode", "nearest") in ("nearest", "linear", "cubic")
 
@@ -374,8 +368,6 @@ _LINEAR = {
     "Slice": OpSpec(Role.LINEAR, batch=_slice, keeps_spikes=True),
     "Gather": OpSpec(Role.LINEAR, batch=_gather, keeps_spikes=True),
     "Pad": OpSpec(Role.LINEAR, batch=_pad, keeps_spikes=True),
-    "Expand": OpSpec(Role.LINEAR, batch=_expand, keeps_spikes=True),
-    "Tile": OpSpec(Role.LINEAR, batch=_expand, keeps_spikes=True),
     "DepthToSpace": OpSpec(Role.LINEAR, batch=_first_input, channel_axis=1, keeps_spikes=True),
     "SpaceToDepth": OpSpec(Role.LINEAR, batch=_first_input, channel_axis=1, keeps_spikes=True),
     "Resize": OpSpec(Role.LINEAR, batch=_resize, keeps_spikes=True),
