@@ -7,13 +7,14 @@ their final thresholds and corrections) stand side by side at the frontier.
 2. At each neuron, θ per channel minimises the squared error between the closed form and the ANN's activation, and the
    mean error that is left in the output becomes a shift of the current (Li et al. 2021, bias calibration).
 
-Each layer is computed once: the cost is about 1 + T forward passes over the calibration set.
+Each layer is computed once: the cost is about 1 + T forward passes over the calibration set, plus the simulation of the
+neurons. The chunks of the set go through a layer side by side; what is summed over them is summed in their order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,9 @@ from snncc.errors import DataError
 from snncc.graph import is_missing
 from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
+from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry, Frontier, SpikeTrain, Temporal
-from snncc.passes.layer_fit import LayerFit, along, by_channel, from_channels, match, sums, thresholds
+from snncc.passes.layer_fit import LayerFit, along, by_channel, from_channels, match, scale, sums, thresholds, total
 from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
 from snncc.runtime.session import Array
@@ -53,10 +55,18 @@ class Calibrate(Pass):
     def run(self, graph: gs.Graph, ctx: Context) -> bool:
         """Calibrate on `ctx.calibration`; without data, from BatchNormalization moments and generated inputs."""
         if ctx.calibration is not None:
-            _Walk(graph, ctx, ctx.calibration, with_snn=ctx.config.bias_correction, source="data").run(self.progress)
+            _calibrate_on(graph, ctx, ctx.calibration, ctx.config.bias_correction, "data", self.progress)
         else:
             _without_data(graph, ctx, self.progress)
         return False
+
+
+def _calibrate_on(
+    graph: gs.Graph, ctx: Context, data: Dataset, with_snn: bool, source: str, progress: Progress | None
+) -> None:
+    chunks = list(data.batches(_chunk_size(graph, ctx.config.batch_size)))
+    with ChunkPool(len(chunks)) as pool:
+        _Walk(graph, ctx, chunks, pool, with_snn=with_snn, source=source).run(progress)
 
 
 def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> None:
@@ -76,7 +86,7 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
         )
         return
     known = dict(ctx.layers)
-    _Walk(graph, ctx, generate_inputs(graph), with_snn=False, source="generated").run(progress)
+    _calibrate_on(graph, ctx, generate_inputs(graph), False, "generated", progress)
     ctx.layers.update(known)
     ctx.warn(
         f"no calibration data: the thresholds of {len(missing)} of {len(sites)} layers come from random inputs "
@@ -115,16 +125,23 @@ def generate_inputs(graph: gs.Graph, samples: int = 64, seed: int = 0) -> Datase
 class _Walk:
     """One walk through the network over one set of data."""
 
-    def __init__(self, graph: gs.Graph, ctx: Context, data: Dataset, *, with_snn: bool, source: str) -> None:
-        self.graph, self.ctx, self.config = graph, ctx, ctx.config
+    def __init__(
+        self,
+        graph: gs.Graph,
+        ctx: Context,
+        chunks: Sequence[Mapping[str, Array]],
+        pool: ChunkPool,
+        *,
+        with_snn: bool,
+        source: str,
+    ) -> None:
+        self.graph, self.ctx, self.config, self.pool = graph, ctx, ctx.config, pool
         self.with_snn, self.source = with_snn, source
         self.analysis: Analysis = ctx.analysis
         self.sites = {site.node: site for site in self.analysis.neurons}
         self.weighted = self._weighted_layers() if with_snn else set()
         self.steps = self._plan()
         self.frontier = Frontier(self.steps)
-        chunks = list(data.batches(_chunk_size(graph, ctx.config.batch_size)))
-        self.chunks = len(chunks)
         for tensor in graph.inputs:
             self.frontier.put(tensor.name, Entry([chunk[tensor.name] for chunk in chunks]))
 
@@ -161,22 +178,26 @@ class _Walk:
                 progress(number, len(self.steps))
 
     def _run_segment(self, segment: Segment) -> dict[str, Entry]:
-        runner = SegmentRunner(self.graph, segment, self.analysis)
+        runner = SegmentRunner(self.graph, segment, self.analysis, self.pool.session_threads)
         names = [t.name for t in segment.inputs]
         temporal = {n for n in names if self.frontier[n].snn is not None}
         timesteps = 1 if segment.domain is Domain.READOUT else self.config.timesteps
-        results = {t.name: Entry([], [] if temporal else None) for t in segment.outputs}
-        for chunk in range(self.chunks):
+
+        def work(chunk: int) -> tuple[dict[str, Array], dict[str, Array] | None]:
             ann = {name: self.frontier[name].ann[chunk] for name in names}
-            for name, value in runner.run(ann).items():
-                results[name].ann.append(value)
-            if temporal:
-                feeds = {n: (self._snn(n, chunk, timesteps) if n in temporal else ann[n]) for n in names}
-                for name, value in runner.run_over_time(feeds, temporal, timesteps).items():
-                    _append(results[name], value)
-        for name, entry in results.items():
-            self.frontier.put(name, entry)
-        return results
+            result = runner.run(ann)
+            if not temporal:
+                return result, None
+            feeds = {n: (self._snn(n, chunk, timesteps) if n in temporal else ann[n]) for n in names}
+            return result, runner.run_over_time(feeds, temporal, timesteps)
+
+        results = self.pool.each(work)
+        entries = {}
+        for name in (t.name for t in segment.outputs):
+            snn = [over_time[name] for _, over_time in results if over_time is not None]
+            entries[name] = Entry([ann[name] for ann, _ in results], [*snn] if temporal else None)
+            self.frontier.put(name, entries[name])
+        return entries
 
     def _snn(self, name: str, chunk: int, timesteps: int) -> NDArray[np.float32]:
         """Return the SNN's values over time, or for the readout [1, N, ...] their mean over time."""
@@ -193,53 +214,47 @@ class _Walk:
         _check_finite(node.name, entry.ann)
         rank = entry.ann[0].ndim
         axis = weighted_channel_axis(node, rank)
-        snn = [np.asarray(value) for value in entry.snn if not isinstance(value, SpikeTrain)]
-        pairs = (
-            (by_channel(ann, axis), by_channel(value.mean(axis=0), axis))
-            for ann, value in zip(entry.ann, snn, strict=True)
+        totals = self.pool.each(
+            lambda i: sums(by_channel(entry.ann[i], axis), by_channel(entry.temporal(i).mean(axis=0), axis))
         )
-        correction = match(sums(pairs), gain=self.config.gain_correction)
+        correction = match(total(totals), gain=self.config.gain_correction)
         self.ctx.corrections[node.name] = correction
-        for value in snn:
-            value *= along(correction.gain, axis, rank)
-            value += along(correction.shift, axis, rank)
+        gain, shift = along(correction.gain, axis, rank), along(correction.shift, axis, rank)
+        self.pool.each(lambda i: scale(entry.temporal(i), gain, shift))
 
     def _run_rate(self, node: gs.Node) -> None:
         segment = Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))
-        runner = SegmentRunner(self.graph, segment, self.analysis)
+        runner = SegmentRunner(self.graph, segment, self.analysis, self.pool.session_threads)
         source, target = node.inputs[0].name, node.outputs[0].name
         entry = self.frontier[source]
-        result = Entry([runner.run({source: value})[target] for value in entry.ann], None if entry.snn is None else [])
+
+        def pool_over_time(x: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.asarray(runner.run_over_time({source: x}, {source}, self.config.timesteps)[target])
+
+        result = Entry(self.pool.each(lambda i: runner.run({source: entry.ann[i]})[target]))
         if entry.snn is not None:
-            timesteps = self.config.timesteps
-
-            def pool(x: NDArray[np.float32]) -> NDArray[np.float32]:
-                return np.asarray(runner.run_over_time({source: x}, {source}, timesteps)[target])
-
-            for chunk in range(self.chunks):
-                _append(result, increments(entry.temporal(chunk), pool))
+            result.snn = [*self.pool.each(lambda i: increments(entry.temporal(i), pool_over_time))]
         self.frontier.put(target, result)
 
     def _run_neuron(self, site: NeuronSite) -> None:
         entry = self.frontier[site.input]
         _check_finite(site.node, entry.ann)
-        layer = LayerFit(site, entry, self.config)
+        layer = LayerFit(site, entry, self.config, self.pool)
         theta = layer.thresholds()
-        effective = (theta * np.float32(self.config.threshold_ratio)).astype(np.float32)
-        ann: list[Array] = [layer.activation(chunk) for chunk in entry.ann]
         if not self.with_snn:
             self.ctx.layers[site.node] = LayerCalibration(theta, self.source, self.config.v_init)
-            self.frontier.put(site.output, Entry(ann))
+            self.frontier.put(site.output, Entry([*layer.active]))
             return
+        effective = (theta * np.float32(self.config.threshold_ratio)).astype(np.float32)
         shift, counts = layer.correct(effective)
         error, mean_error, rate = layer.errors(counts, effective)
         self.ctx.layers[site.node] = LayerCalibration(theta, self.source, layer.v_init, shift, mean_error, error, rate)
         shaped = along(effective, layer.axis, site.rank)
         trains: list[Temporal] = [
             SpikeTrain(from_channels(count, layer.axis, values.shape), shaped)
-            for count, values in zip(counts, ann, strict=True)
+            for count, values in zip(counts, layer.active, strict=True)
         ]
-        self.frontier.put(site.output, Entry(ann, trains))
+        self.frontier.put(site.output, Entry([*layer.active], trains))
 
 
 def weighted_channel_axis(node: gs.Node, rank: int) -> int | None:
@@ -257,11 +272,6 @@ def weighted_channel_axis(node: gs.Node, rank: int) -> int | None:
 
 def _has_constants(node: gs.Node) -> bool:
     return len(node.inputs) < 3 or is_missing(node.inputs[2]) or isinstance(node.inputs[2], gs.Constant)
-
-
-def _append(entry: Entry, value: NDArray[np.float32]) -> None:
-    if entry.snn is not None:
-        entry.snn.append(value)
 
 
 def _chunk_size(graph: gs.Graph, wanted: int) -> int:
