@@ -211,7 +211,7 @@ class _Walk:
         entry = self._run_segment(Segment(domain, (node,), inputs, (node.outputs[0],)))[node.outputs[0].name]
         if entry.snn is None:
             return
-        _check_finite(node.name, entry.ann)
+        self._check_finite(node.name, entry)
         rank = entry.ann[0].ndim
         axis = weighted_channel_axis(node, rank)
         totals = self.pool.each(
@@ -221,6 +221,7 @@ class _Walk:
         self.ctx.corrections[node.name] = correction
         gain, shift = along(correction.gain, axis, rank), along(correction.shift, axis, rank)
         self.pool.each(lambda i: scale(entry.temporal(i), gain, shift))
+        entry.matched = axis is not None
 
     def _run_rate(self, node: gs.Node) -> None:
         segment = Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))
@@ -238,7 +239,7 @@ class _Walk:
 
     def _run_neuron(self, site: NeuronSite) -> None:
         entry = self.frontier[site.input]
-        _check_finite(site.node, entry.ann)
+        self._check_finite(site.node, entry)
         layer = LayerFit(site, entry, self.config, self.pool)
         theta = layer.thresholds()
         if not self.with_snn:
@@ -255,6 +256,13 @@ class _Walk:
             for count, values in zip(counts, layer.active, strict=True)
         ]
         self.frontier.put(site.output, Entry([*layer.active], trains))
+
+    def _check_finite(self, node: str, entry: Entry) -> None:
+        if not all(self.pool.each(lambda i: _finite(entry.ann[i]))):
+            raise DataError(
+                f"NaN or infinite values arise at node '{node}' from the calibration data: check the range of the data "
+                "(scaling, mean and standard deviation) and the network's weights"
+            )
 
 
 def weighted_channel_axis(node: gs.Node, rank: int) -> int | None:
@@ -280,11 +288,7 @@ def _chunk_size(graph: gs.Graph, wanted: int) -> int:
     return first if isinstance(first, int) and first > 0 else wanted
 
 
-def _check_finite(node: str, values: Sequence[Array]) -> None:
-    with np.errstate(invalid="ignore"):  # the sum of both infinities: the error below says it better
-        finite = all(np.isfinite(value.sum(dtype=np.float64)) for value in values)
-    if not finite:
-        raise DataError(
-            f"NaN or infinite values arise at node '{node}' from the calibration data: check the range of the data "
-            "(scaling, mean and standard deviation) and the network's weights"
-        )
+def _finite(values: Array) -> bool:
+    with np.errstate(invalid="ignore", over="ignore"):  # the sum of both infinities, or of large values
+        # Single precision is faster, and enough unless the sum overflows.
+        return bool(np.isfinite(values.sum()) or np.isfinite(values.sum(dtype=np.float64)))

@@ -42,10 +42,12 @@ class Entry:
     Attributes:
         ann: values in the ANN, [N, ...].
         snn: values in the SNN; None for a static tensor, which is the same in both.
+        matched: the SNN's mean over time and samples is known to be the ANN's, in each channel.
     """
 
     ann: list[Array]
     snn: list[Temporal] | None = None
+    matched: bool = False
 
     def temporal(self, chunk: int) -> NDArray[np.float32]:
         """Return a chunk of the SNN's values as floats [T, N, ...]; the tensor isn't static."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 
-_BLOCK = 1 << 15  # elements of one timestep that are simulated together: three such buffers stay in L2
+_BLOCK = 1 << 16  # elements of one timestep that are simulated together: few enough for the cache, many for one call
 
 
 def closed_form(x: Floats, theta: Floats, timesteps: int, max_burst: int, v_init: float) -> Floats:
@@ -130,7 +130,10 @@ def _simulate_block(
 
 
 def _scale(
-    current: NDArray[np.float32], gain: NDArray[np.float32], offset: NDArray[np.float32] | None, out: NDArray[np.float32]
+    current: NDArray[np.float32],
+    gain: NDArray[np.float32],
+    offset: NDArray[np.float32] | None,
+    out: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     np.multiply(current, gain, out=out)
     if offset is not None:
