@@ -32,6 +32,7 @@ from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry, Frontier, SpikeTrain, Temporal
 from snncc.passes.layer_fit import LayerFit, along, by_channel, from_channels, match, scale, sums, thresholds, total
 from snncc.passes.moments import gaussian_histogram, propagate_moments
+from snncc.runtime.buffers import BufferPool
 from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
 from snncc.runtime.session import Array
 
@@ -141,7 +142,8 @@ class _Walk:
         self.sites = {site.node: site for site in self.analysis.neurons}
         self.weighted = self._weighted_layers() if with_snn else set()
         self.steps = self._plan()
-        self.frontier = Frontier(self.steps)
+        self.buffers = BufferPool()
+        self.frontier = Frontier(self.steps, self.buffers)
         for tensor in graph.inputs:
             self.frontier.put(tensor.name, Entry([chunk[tensor.name] for chunk in chunks]))
 
@@ -178,7 +180,7 @@ class _Walk:
                 progress(number, len(self.steps))
 
     def _run_segment(self, segment: Segment) -> dict[str, Entry]:
-        runner = SegmentRunner(self.graph, segment, self.analysis, self.pool.session_threads)
+        runner = self._runner(segment)
         names = [t.name for t in segment.inputs]
         temporal = {n for n in names if self.frontier[n].snn is not None}
         timesteps = 1 if segment.domain is Domain.READOUT else self.config.timesteps
@@ -198,6 +200,9 @@ class _Walk:
             entries[name] = Entry([ann[name] for ann, _ in results], [*snn] if temporal else None)
             self.frontier.put(name, entries[name])
         return entries
+
+    def _runner(self, segment: Segment) -> SegmentRunner:
+        return SegmentRunner(self.graph, segment, self.analysis, self.pool.session_threads, self.buffers)
 
     def _snn(self, name: str, chunk: int, timesteps: int) -> NDArray[np.float32]:
         """Return the SNN's values over time, or for the readout [1, N, ...] their mean over time."""

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.graph import outer_inputs
+from snncc.runtime.buffers import BufferPool
 from snncc.runtime.segments import Segment, Step
 from snncc.runtime.session import Array
 
@@ -60,7 +61,8 @@ class Entry:
 class Frontier:
     """The live tensors, dropped after their last reader."""
 
-    def __init__(self, steps: Iterable[Step]) -> None:
+    def __init__(self, steps: Iterable[Step], buffers: BufferPool | None = None) -> None:
+        self._buffers = buffers or BufferPool()
         self._entries: dict[str, Entry] = {}
         self._readers: dict[str, int] = {}
         for step in steps:
@@ -83,7 +85,13 @@ class Frontier:
         for name in reads(step):
             self._readers[name] -= 1
             if not self._readers[name]:
-                self._entries.pop(name, None)
+                self._drop(self._entries.pop(name, None))
+
+    def _drop(self, entry: Entry | None) -> None:
+        """Give back the arrays of graded values; nobody but the frontier has them."""
+        for value in (entry.snn if entry is not None else None) or ():
+            if not isinstance(value, SpikeTrain):
+                self._buffers.give(value)
 
 
 def reads(step: Step) -> list[str]:
