@@ -7,13 +7,14 @@ their final thresholds and corrections) stand side by side at the frontier.
 2. At each neuron, θ per channel minimises the squared error between the closed form and the ANN's activation, and the
    mean error that is left in the output becomes a shift of the current (Li et al. 2021, bias calibration).
 
-Each layer is computed once: the cost is about 1 + T forward passes over the calibration set.
+Each layer is computed once: the cost is about 1 + T forward passes over the calibration set, plus the simulation of the
+neurons. The chunks of the set go through a layer side by side; what is summed over them is summed in their order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +29,23 @@ from snncc.errors import DataError
 from snncc.graph import is_missing
 from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
+from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry, Frontier, SpikeTrain, Temporal, gains, running_mean
-from snncc.passes.layer_fit import LayerFit, along, by_channel, from_channels, match, sums, thresholds
+from snncc.passes.layer_fit import (
+    LayerFit,
+    Sums,
+    along,
+    by_channel,
+    from_channels,
+    match,
+    scale,
+    sums,
+    thresholds,
+    total,
+)
 from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.passes.signed_fit import BETTER, SignedFit
+from snncc.runtime.buffers import BufferPool
 from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
 from snncc.runtime.session import Array
 
@@ -55,10 +69,18 @@ class Calibrate(Pass):
     def run(self, graph: gs.Graph, ctx: Context) -> bool:
         """Calibrate on `ctx.calibration`; without data, from BatchNormalization moments and generated inputs."""
         if ctx.calibration is not None:
-            _Walk(graph, ctx, ctx.calibration, with_snn=ctx.config.bias_correction, source="data").run(self.progress)
+            _calibrate_on(graph, ctx, ctx.calibration, ctx.config.bias_correction, "data", self.progress)
         else:
             _without_data(graph, ctx, self.progress)
         return False
+
+
+def _calibrate_on(
+    graph: gs.Graph, ctx: Context, data: Dataset, with_snn: bool, source: str, progress: Progress | None
+) -> None:
+    chunks = list(data.batches(_chunk_size(graph, ctx.config.batch_size)))
+    with ChunkPool(len(chunks)) as pool:
+        _Walk(graph, ctx, chunks, pool, with_snn=with_snn, source=source).run(progress)
 
 
 def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> None:
@@ -78,7 +100,7 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
         )
         return
     known = dict(ctx.layers)
-    _Walk(graph, ctx, generate_inputs(graph), with_snn=False, source="generated").run(progress)
+    _calibrate_on(graph, ctx, generate_inputs(graph), False, "generated", progress)
     ctx.layers.update(known)
     ctx.warn(
         f"no calibration data: the thresholds of {len(missing)} of {len(sites)} layers come from random inputs "
@@ -117,16 +139,24 @@ def generate_inputs(graph: gs.Graph, samples: int = 64, seed: int = 0) -> Datase
 class _Walk:
     """One walk through the network over one set of data."""
 
-    def __init__(self, graph: gs.Graph, ctx: Context, data: Dataset, *, with_snn: bool, source: str) -> None:
-        self.graph, self.ctx, self.config = graph, ctx, ctx.config
+    def __init__(
+        self,
+        graph: gs.Graph,
+        ctx: Context,
+        chunks: Sequence[Mapping[str, Array]],
+        pool: ChunkPool,
+        *,
+        with_snn: bool,
+        source: str,
+    ) -> None:
+        self.graph, self.ctx, self.config, self.pool = graph, ctx, ctx.config, pool
         self.with_snn, self.source = with_snn, source
         self.analysis: Analysis = ctx.analysis
         self.sites = {site.node: site for site in self.analysis.neurons}
         self.weighted = self._weighted_layers() if with_snn else set()
         self.steps = self._plan()
-        self.frontier = Frontier(self.steps)
-        chunks = list(data.batches(_chunk_size(graph, ctx.config.batch_size)))
-        self.chunks = len(chunks)
+        self.buffers = BufferPool()
+        self.frontier = Frontier(self.steps, self.buffers)
         for tensor in graph.inputs:
             self.frontier.put(tensor.name, Entry([chunk[tensor.name] for chunk in chunks]))
 
@@ -164,26 +194,30 @@ class _Walk:
                 progress(number, len(self.steps))
 
     def _run_segment(self, segment: Segment) -> dict[str, Entry]:
-        runner = SegmentRunner(self.graph, segment, self.analysis)
+        runner = self._runner(segment)
         names = [t.name for t in segment.inputs]
         temporal = {n for n in names if self.frontier[n].snn is not None}
         readout = segment.domain is Domain.READOUT
-        timesteps = 1 if readout else self.config.timesteps
-        results = {t.name: Entry([], [] if temporal else None) for t in segment.outputs}
-        for chunk in range(self.chunks):
+        timesteps, mode = (1, None) if readout else (self.config.timesteps, segment.mode)
+
+        def work(chunk: int) -> tuple[dict[str, Array], dict[str, Array] | None]:
             ann = {name: self.frontier[name].ann[chunk] for name in names}
-            for name, value in runner.run(ann).items():
-                results[name].ann.append(value)
-            if temporal:
-                feeds = {
-                    n: (self._snn(n, chunk, None if readout else segment.mode) if n in temporal else ann[n])
-                    for n in names
-                }
-                for name, value in runner.run_over_time(feeds, temporal, timesteps).items():
-                    _append(results[name], value)
-        for name, entry in results.items():
-            self.frontier.put(name, entry)
-        return results
+            result = runner.run(ann)
+            if not temporal:
+                return result, None
+            feeds = {n: (self._snn(n, chunk, mode) if n in temporal else ann[n]) for n in names}
+            return result, runner.run_over_time(feeds, temporal, timesteps)
+
+        results = self.pool.each(work)
+        entries = {}
+        for name in (t.name for t in segment.outputs):
+            snn = [over_time[name] for _, over_time in results if over_time is not None]
+            entries[name] = Entry([ann[name] for ann, _ in results], [*snn] if temporal else None)
+            self.frontier.put(name, entries[name])
+        return entries
+
+    def _runner(self, segment: Segment) -> SegmentRunner:
+        return SegmentRunner(self.graph, segment, self.analysis, self.pool.session_threads, self.buffers)
 
     def _snn(self, name: str, chunk: int, mode: Form | None) -> NDArray[np.float32]:
         """Return the SNN's values over time in a form, or for the readout (None) [1, N, ...] their mean over time."""
@@ -202,49 +236,47 @@ class _Walk:
         entry = self._run_segment(Segment(domain, (node,), inputs, (node.outputs[0],), mode))[node.outputs[0].name]
         if entry.snn is None:
             return
-        _check_finite(node.name, entry.ann)
+        self._check_finite(node.name, entry)
         rank = entry.ann[0].ndim
         axis = weighted_channel_axis(node, rank)
-        snn = [np.asarray(value) for value in entry.snn if not isinstance(value, SpikeTrain)]
-        pairs = (
-            (by_channel(ann, axis), by_channel(value.mean(axis=0) if mode is Form.STEP else value[-1], axis))
-            for ann, value in zip(entry.ann, snn, strict=True)
-        )
-        correction = match(sums(pairs), gain=self.config.gain_correction)
+
+        def of_chunk(i: int) -> Sums:
+            value = entry.temporal(i)
+            final = value.mean(axis=0) if mode is Form.STEP else value[-1]
+            return sums(by_channel(entry.ann[i], axis), by_channel(final, axis))
+
+        correction = match(total(self.pool.each(of_chunk)), gain=self.config.gain_correction)
         self.ctx.corrections[node.name] = correction
-        for value in snn:
-            value *= along(correction.gain, axis, rank)
-            value += along(correction.shift, axis, rank)
+        gain, shift = along(correction.gain, axis, rank), along(correction.shift, axis, rank)
+        self.pool.each(lambda i: scale(entry.temporal(i), gain, shift))
+        entry.matched = axis is not None
 
     def _run_pool(self, node: gs.Node) -> None:
         segment = Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))
-        runner = SegmentRunner(self.graph, segment, self.analysis)
+        runner = SegmentRunner(self.graph, segment, self.analysis, self.pool.session_threads)
         source, target = node.inputs[0].name, node.outputs[0].name
         entry = self.frontier[source]
-        result = Entry([runner.run({source: value})[target] for value in entry.ann], None if entry.snn is None else [])
+
+        def pool_over_time(x: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.asarray(runner.run_over_time({source: x}, {source}, self.config.timesteps)[target])
+
+        result = Entry(self.pool.each(lambda i: runner.run({source: entry.ann[i]})[target]))
         if entry.snn is not None:
-            timesteps = self.config.timesteps
-
-            def pool(x: NDArray[np.float32]) -> NDArray[np.float32]:
-                return np.asarray(runner.run_over_time({source: x}, {source}, timesteps)[target])
-
-            for chunk in range(self.chunks):
-                _append(result, increments(self._snn(source, chunk, Form.STEP), pool))
+            result.snn = [*self.pool.each(lambda i: increments(self._snn(source, i, Form.STEP), pool_over_time))]
         self.frontier.put(target, result)
 
     def _run_neuron(self, site: NeuronSite) -> None:
         entry = self.frontier[site.input]
-        _check_finite(site.node, entry.ann)
-        if self.analysis.needs_conversion(site.input, site.form, np.float32) and entry.snn is not None:
-            chunks = range(self.chunks)
-            entry = Entry(entry.ann, [self._snn(site.input, chunk, site.form) for chunk in chunks])
-        unsigned, signed = LayerFit(site, entry, self.config), SignedFit(site, entry, self.config, site.form)
-        ann: list[Array] = [signed.target(chunk) for chunk in entry.ann]
+        self._check_finite(site.node, entry)
+        if entry.snn is not None and self.analysis.needs_conversion(site.input, site.form, np.float32):
+            entry = Entry(entry.ann, [*self.pool.each(lambda i: self._snn(site.input, i, site.form))])
+        unsigned = LayerFit(site, entry, self.config, self.pool)
+        signed = SignedFit(site, entry, self.config, self.pool)
         if not self.with_snn:
             is_signed = site.activation.encodes or self.config.neuron == "signed"
             theta = signed.thresholds() if is_signed else unsigned.thresholds()
             self.ctx.layers[site.node] = LayerCalibration(theta, self.source, self.config.v_init, signed=is_signed)
-            self.frontier.put(site.output, Entry(ann))
+            self.frontier.put(site.output, Entry([*signed.target]))
             return
         if self._is_signed(site, unsigned, signed):
             layer, effective, counts = self._fit_signed(signed)
@@ -254,9 +286,16 @@ class _Walk:
         shaped = along(effective, unsigned.axis, site.rank)
         trains: list[Temporal] = [
             SpikeTrain(from_channels(count, unsigned.axis, values.shape), shaped)
-            for count, values in zip(counts, ann, strict=True)
+            for count, values in zip(counts, signed.target, strict=True)
         ]
-        self.frontier.put(site.output, Entry(ann, trains))
+        self.frontier.put(site.output, Entry([*signed.target], trains))
+
+    def _check_finite(self, node: str, entry: Entry) -> None:
+        if not all(self.pool.each(lambda i: _finite(entry.ann[i]))):
+            raise DataError(
+                f"NaN or infinite values arise at node '{node}' from the calibration data: check the range of the data "
+                "(scaling, mean and standard deviation) and the network's weights"
+            )
 
     def _effective(self, theta: NDArray[np.float32]) -> NDArray[np.float32]:
         return (theta * np.float32(self.config.threshold_ratio)).astype(np.float32)
@@ -270,8 +309,7 @@ class _Walk:
         errors = []
         for fit in (unsigned, signed):
             theta = self._effective(fit.thresholds())
-            counts = fit.matched_spikes(theta)
-            errors.append(sum(signed.squared_error(chunk, count, theta) for chunk, count in enumerate(counts)))
+            errors.append(signed.squared_error(fit.matched_spikes(theta), theta))
         return errors[1] < BETTER * errors[0]
 
     def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], Sequence[NDArray[Any]]]:
@@ -308,22 +346,13 @@ def _has_constants(node: gs.Node) -> bool:
     return len(node.inputs) < 3 or is_missing(node.inputs[2]) or isinstance(node.inputs[2], gs.Constant)
 
 
-def _append(entry: Entry, value: NDArray[np.float32]) -> None:
-    if entry.snn is not None:
-        entry.snn.append(value)
-
-
 def _chunk_size(graph: gs.Graph, wanted: int) -> int:
     """Return the samples per run: the network's own batch size where that is fixed."""
     first = (graph.inputs[0].shape or [None])[0]
     return first if isinstance(first, int) and first > 0 else wanted
 
 
-def _check_finite(node: str, values: Sequence[Array]) -> None:
-    with np.errstate(invalid="ignore"):  # the sum of both infinities: the error below says it better
-        finite = all(np.isfinite(value.sum(dtype=np.float64)) for value in values)
-    if not finite:
-        raise DataError(
-            f"NaN or infinite values arise at node '{node}' from the calibration data: check the range of the data "
-            "(scaling, mean and standard deviation) and the network's weights"
-        )
+def _finite(values: Array) -> bool:
+    with np.errstate(invalid="ignore", over="ignore"):  # the sum of both infinities, or of large values
+        # Single precision is faster, and enough unless the sum overflows.
+        return bool(np.isfinite(values.sum()) or np.isfinite(values.sum(dtype=np.float64)))

@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.graph import outer_inputs
+from snncc.runtime.buffers import BufferPool
 from snncc.runtime.segments import Segment, Step
 from snncc.runtime.session import Array
 
@@ -43,10 +44,12 @@ class Entry:
     Attributes:
         ann: values in the ANN, [N, ...].
         snn: values in the SNN; None for a static tensor, which is the same in both.
+        matched: the SNN's mean over time and samples is known to be the ANN's, in each channel.
     """
 
     ann: list[Array]
     snn: list[Temporal] | None = None
+    matched: bool = False
 
     def temporal(self, chunk: int) -> NDArray[np.float32]:
         """Return a chunk of the SNN's values as floats [T, N, ...]; the tensor isn't static."""
@@ -76,7 +79,8 @@ def _numbers(values: NDArray[np.float32]) -> NDArray[np.float32]:
 class Frontier:
     """The live tensors, dropped after their last reader."""
 
-    def __init__(self, steps: Iterable[Step]) -> None:
+    def __init__(self, steps: Iterable[Step], buffers: BufferPool | None = None) -> None:
+        self._buffers = buffers or BufferPool()
         self._entries: dict[str, Entry] = {}
         self._readers: dict[str, int] = {}
         for step in steps:
@@ -99,7 +103,13 @@ class Frontier:
         for name in reads(step):
             self._readers[name] -= 1
             if not self._readers[name]:
-                self._entries.pop(name, None)
+                self._drop(self._entries.pop(name, None))
+
+    def _drop(self, entry: Entry | None) -> None:
+        """Give back the arrays of graded values; nobody but the frontier has them."""
+        for value in (entry.snn if entry is not None else None) or ():
+            if not isinstance(value, SpikeTrain):
+                self._buffers.give(value)
 
 
 def reads(step: Step) -> list[str]:

@@ -7,7 +7,8 @@ potential to defer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from snncc.analysis import Form, NeuronSite
 from snncc.config import Config
 from snncc.neurons.signed_burst import simulate
 from snncc.neurons.threshold import ChannelHistogram, signed_thresholds
+from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry
 from snncc.passes.layer_fit import by_channel
 from snncc.runtime.session import Array
@@ -26,102 +28,117 @@ BETTER = 0.9
 
 
 class SignedFit:
-    """One layer of signed neurons with what reaches it in ANN and SNN."""
+    """One layer of signed neurons with what reaches it in ANN and SNN.
 
-    def __init__(self, site: NeuronSite, entry: Entry, config: Config, form: Form) -> None:
+    Attributes:
+        target: what the neurons' mean output should be, the ANN's values per chunk, float32 [N, ...].
+        axis: axis of the channels, None if all values are one channel.
+    """
+
+    def __init__(self, site: NeuronSite, entry: Entry, config: Config, pool: ChunkPool) -> None:
         """Prepare the fit of a layer.
 
         Args:
             site: the layer.
-            entry: what it reads.
+            entry: what it reads; the SNN's values in the form that the site works on.
             config: the options.
-            form: how the SNN's values of `entry` hold time.
+            pool: what works on the chunks.
         """
-        self.site, self.entry, self.config, self.form = site, entry, config, form
+        self.site, self.entry, self.config, self.pool = site, entry, config, pool
         self.axis = site.channel_axis if site.channels is not None else None
         self.channels = 1 if self.axis is None else entry.ann[0].shape[self.axis]
+        self.target: list[NDArray[np.float32]] = pool.each(lambda i: self._activated(entry.ann[i]))
 
-    def target(self, value: Array) -> NDArray[np.float32]:
-        """Return what the neuron's mean output should be for an ANN's value."""
+    def _activated(self, value: Array) -> NDArray[np.float32]:
         if self.site.activation.encodes:
             return np.asarray(value)
         return np.clip(value, np.float32(0), np.float32(self.site.activation.upper))
 
+    @functools.cache  # noqa: B019 - a fit lives as long as its layer is calibrated
     def thresholds(self) -> NDArray[np.float32]:
         """Return θ of minimum squared error (not θe: τ is applied by the neuron), float32 [C] or [1]."""
-        upper = np.float32(self.site.activation.upper)
-        sides = [ChannelHistogram(self.channels), ChannelHistogram(self.channels)]
-        for chunk in self.entry.ann:
-            values = by_channel(np.minimum(chunk, upper), self.axis)
-            sides[0].add(values)
-            if self.site.activation.encodes:
-                sides[1].add(-values)
+        sides = [self._histogram(np.float32(1)), self._histogram(np.float32(-1))]
         if not self.config.per_channel:
             sides = [side.pooled() for side in sides]
         c = self.config
         bound = self.site.activation.upper / c.threshold_ratio
         return signed_thresholds(sides[0], sides[1], c.timesteps, c.max_burst, c.v_init, upper=bound)
 
+    def _histogram(self, sign: np.float32) -> ChannelHistogram:
+        """Return the histogram of the values of one sign."""
+
+        def of_chunk(chunk: int) -> ChannelHistogram:
+            histogram = ChannelHistogram(self.channels)
+            if sign > 0 or self.site.activation.encodes:
+                histogram.add(by_channel(self.target[chunk] * sign, self.axis))
+            return histogram
+
+        first, *others = self.pool.each(of_chunk)
+        for histogram in others:
+            first.merge(histogram)
+        return first
+
+    @functools.cache  # noqa: B019 - a fit lives as long as its layer is calibrated
     def shift(self) -> NDArray[np.float32] | None:
         """Return what gives the current the ANN's mean, float32 [C]; None where there is no current to shift."""
-        if self.site.activation.encodes or self.entry.snn is None:
+        if self.site.activation.encodes or self.entry.snn is None or self.entry.matched:
             return None
-        count, difference = 0, np.zeros(self.channels)
-        for index, ann in enumerate(self.entry.ann):
-            snn = self.entry.temporal(index)
-            final = snn.mean(axis=0) if self.form is Form.STEP else snn[-1]
-            gap = by_channel(ann - final, self.axis)
-            difference += gap.sum(axis=(0, 2), dtype=np.float64)
-            count += gap.shape[0] * gap.shape[2]
-        return (difference / count).astype(np.float32)
 
-    def spikes(
-        self, chunk: int, theta: NDArray[np.float32], shift: NDArray[np.float32] | None
-    ) -> NDArray[np.integer[Any]]:
-        """Simulate the layer on one chunk and return the counts, [T, N, C, M]."""
-        return simulate(self._aims(chunk, shift), theta, self.config.max_burst, self.config.v_init)
+        def gap(chunk: int) -> NDArray[np.float64]:
+            snn = self.entry.temporal(chunk).mean(axis=0)
+            difference = by_channel(self.entry.ann[chunk] - snn, self.axis)
+            return np.asarray(difference.sum(axis=(0, 2), dtype=np.float64))
+
+        count = sum(a.size for a in self.entry.ann) // self.channels
+        return np.asarray(np.sum(self.pool.each(gap), axis=0) / count, np.float32)
 
     def matched_spikes(self, theta: NDArray[np.float32]) -> list[NDArray[np.integer[Any]]]:
-        """Simulate the layer with its mean current matched to the ANN's; return the counts per chunk."""
-        shift = self.shift()
-        return [self.spikes(chunk, theta, shift) for chunk in range(len(self.entry.ann))]
+        """Simulate the layer with its mean current matched to the ANN's; return the counts per chunk, [T, N, C, M]."""
+        shift, c = self.shift(), self.config
+        return self.pool.each(lambda i: simulate(self._aims(i, shift), theta, c.max_burst, c.v_init))
 
     def _aims(self, chunk: int, shift: NDArray[np.float32] | None) -> Iterator[NDArray[np.float32]]:
-        steps = self.config.timesteps
+        """Yield t·f(m[t]) for t = 1..T, [N, C, M] each."""
+        steps = range(1, self.config.timesteps + 1)
         if self.entry.snn is None:
-            value = by_channel(self.entry.ann[chunk], self.axis)
-            for t in range(1, steps + 1):
-                yield self.target(value) * np.float32(t)
+            value = by_channel(self.target[chunk], self.axis)
+            yield from (value * np.float32(t) for t in steps)
             return
         snn = by_channel(self.entry.temporal(chunk), self.axis, lead=1)
-        moved = np.float32(0) if shift is None else shift[:, None]
+        if self.site.form is Form.MEAN:
+            for t in steps:
+                aim = snn[t - 1] * np.float32(t)
+                yield np.where(np.isfinite(aim), aim, np.float32(0))
+            return
+        upper = np.float32(self.site.activation.upper)
         total = np.zeros(snn.shape[1:], np.float32)
-        for t in range(1, steps + 1):
-            if self.form is Form.STEP:
-                total += snn[t - 1]
-                mean = total / np.float32(t)
-            else:
-                mean = snn[t - 1]
-            value = self.target(mean + moved) * np.float32(t)
-            yield np.where(np.isfinite(value), value, np.float32(0)) if self.site.activation.encodes else value
+        for t in steps:
+            total += snn[t - 1]
+            if shift is not None:
+                total += shift[:, None]
+            yield np.clip(total, np.float32(0), upper * np.float32(t))
 
-    def squared_error(self, chunk: int, counts: NDArray[np.integer[Any]], theta: NDArray[np.float32]) -> float:
-        """Return the squared error of the mean output on one chunk."""
-        target = by_channel(self.target(self.entry.ann[chunk]), self.axis)
+    def squared_error(self, counts: Sequence[NDArray[np.integer[Any]]], theta: NDArray[np.float32]) -> float:
+        """Return the squared error of the mean output, summed over all neurons and samples."""
         scale = theta.reshape(-1, 1) / np.float32(self.config.timesteps)
-        return float(np.square(counts.sum(axis=0, dtype=np.int32) * scale - target).sum(dtype=np.float64))
+
+        def of_chunk(chunk: int) -> float:
+            target = by_channel(self.target[chunk], self.axis)
+            emitted = counts[chunk].sum(axis=0, dtype=np.int32) * scale
+            return float(np.square(emitted - target).sum(dtype=np.float64))
+
+        return sum(self.pool.each(of_chunk))
 
     def errors(self, counts: list[NDArray[np.integer[Any]]], theta: NDArray[np.float32]) -> tuple[float, float, float]:
         """Return relative squared error, relative mean error, and spikes per neuron and timestep."""
-        squared = energy = total = fired = emitted = 0.0
-        elements = 0
-        for chunk, count in enumerate(counts):
-            target = by_channel(self.target(self.entry.ann[chunk]), self.axis)
-            squared += self.squared_error(chunk, count, theta)
-            energy += float(np.square(target).sum(dtype=np.float64))
-            total += float(target.sum(dtype=np.float64))
-            mean = count.sum(axis=(0, 1, 3), dtype=np.int64) / self.config.timesteps
-            emitted += float((mean * theta).sum())
-            fired += float(np.abs(count).sum(dtype=np.int64))
-            elements += count.size
-        return squared / (energy or 1.0), (emitted - total) / (abs(total) or 1.0), fired / elements
+
+        def of_chunk(chunk: int) -> tuple[float, ...]:
+            target, count = self.target[chunk], counts[chunk]
+            energy, mean = np.square(target).sum(dtype=np.float64), target.sum(dtype=np.float64)
+            emitted = (count.sum(axis=(0, 1, 3), dtype=np.int64) * theta).sum() / self.config.timesteps
+            return float(energy), float(mean), float(emitted), float(np.abs(count).sum(dtype=np.int64))
+
+        energy, mean, emitted, fired = np.sum(self.pool.each(of_chunk), axis=0).tolist()
+        elements = sum(count.size for count in counts)
+        squared = self.squared_error(counts, theta)
+        return squared / (energy or 1.0), (emitted - mean) / (abs(mean) or 1.0), fired / elements

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import is_missing, outer_inputs
+from snncc.runtime.buffers import BufferPool
 from snncc.runtime.session import Array, Session
 
 Exporter = gs.exporters.onnx_exporter.OnnxExporter
@@ -152,8 +153,28 @@ def _describe(tensor: gs.Tensor, *, with_shape: bool) -> onnx.ValueInfoProto:
 class SegmentRunner:
     """A segment that is ready to run, once or over time."""
 
-    def __init__(self, graph: gs.Graph, segment: Segment, analysis: Analysis, threads: int = 0) -> None:
-        self.segment = segment
+    def __init__(
+        self,
+        graph: gs.Graph,
+        segment: Segment,
+        analysis: Analysis,
+        threads: int = 0,
+        buffers: BufferPool | None = None,
+    ) -> None:
+        """Load the segment.
+
+        Args:
+            graph: the graph that it is a piece of.
+            segment: the piece.
+            analysis: the graph's analysis.
+            threads: size of the session's thread pool, 0 for one thread per core.
+            buffers: where the outputs over time come from; None: fresh arrays.
+
+        Raises:
+            ModelError: ONNX Runtime can't load it.
+        """
+        self.segment, self._buffers = segment, buffers
+        self._shapes = {t.name: _shape_of_sample(t, analysis) for t in segment.outputs}
         self._batched = analysis.batched
         self._foldable = analysis.foldable
         model = submodel(graph, segment.nodes, segment.inputs, segment.outputs)
@@ -188,8 +209,27 @@ class SegmentRunner:
                 folded[name] = np.tile(value, (timesteps,) + (1,) * (value.ndim - 1))
             else:
                 folded[name] = value
-        result = self._session.run(folded)
+        result = self._run_folded(folded)
         return {name: value.reshape(timesteps, -1, *value.shape[1:]) for name, value in result.items()}
+
+    def _run_folded(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        shapes = [shape for shape in self._shapes.values() if shape is not None]
+        if self._buffers is None or len(shapes) < len(self._shapes):
+            return self._session.run(feeds)
+        rows = next(len(value) for name, value in feeds.items() if name in self._batched)
+        results: dict[str, Array] = {
+            name: self._buffers.take((rows, *shape)) for name, shape in zip(self._shapes, shapes, strict=True)
+        }
+        self._session.run_into(feeds, results)
+        return results
+
+
+def _shape_of_sample(tensor: gs.Tensor, analysis: Analysis) -> tuple[int, ...] | None:
+    """Return the shape without samples of a float32 tensor; None if it isn't known, or axis 0 isn't that of samples."""
+    shape = list(tensor.shape or ())
+    if tensor.name not in analysis.batched or tensor.dtype != np.float32:
+        return None
+    return tuple(shape[1:]) if shape and all(isinstance(d, int) and d > 0 for d in shape[1:]) else None
 
 
 def increments(

@@ -50,23 +50,37 @@ class ChannelHistogram:
         self.seen = 0
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count values, float32 [N, C, M]; what isn't positive (by more than 1e-30) is only counted in `seen`."""
+        """Count values, float32 [N, C, M]; those that aren't positive are only counted in `seen`.
+
+        A channel counts from its first chunk that holds a value above 1e-30 on.
+        """
         samples, channels, size = values.shape
         self.seen += samples * size
         self._make_room(values.max(axis=(0, 2), initial=0.0).astype(np.float64))
         bins = self.counts.shape[1]
         inverse = np.divide(1.0, self.width, out=np.zeros_like(self.width), where=self.width > 0)
-        offset = np.arange(channels, dtype=np.int32)[:, None] * bins - 1
-        rows = max(1, (1 << 18) // max(1, channels * size))
-        total = np.zeros(channels * bins, np.int64)
+        inverse = inverse.astype(np.float32)[:, None]
+        offset = np.arange(channels, dtype=np.int32)[:, None] * (bins + 1)
+        # Blocks that stay in the cache, but no smaller than the table that counts them.
+        rows = max(1, max(1 << 16, channels * bins) // max(1, channels * size))
+        found = np.zeros(channels * (bins + 1), np.int64)
         for start in range(0, samples, rows):
-            chunk = values[start : start + rows]
             # Rounding up, a value on an edge goes where it goes when bins are merged.
-            number = np.ceil(chunk * inverse.astype(np.float32)[:, None])
-            np.clip(number, 1, bins, out=number)
-            index = number.astype(np.int32) + offset
-            total += np.bincount(index[chunk > _TINY], minlength=channels * bins)
-        self.counts += total.reshape(channels, bins)
+            number = values[start : start + rows] * inverse
+            np.ceil(number, out=number)
+            np.clip(number, 0, bins, out=number)
+            index = number.astype(np.int32)
+            index += offset
+            found += np.bincount(index.ravel(), minlength=channels * (bins + 1))
+        self.counts += found.reshape(channels, bins + 1)[:, 1:]  # number 0: what isn't positive
+
+    def merge(self, other: ChannelHistogram) -> None:
+        """Count what another histogram of the same size counts; that one is used up."""
+        for one, two in ((self, other), (other, self)):
+            one.width = np.where(one.width > 0, one.width, two.width)
+            one._make_room(two.width * two.counts.shape[1])
+        self.counts += other.counts
+        self.seen += other.seen
 
     def _make_room(self, top: NDArray[np.float64]) -> None:
         bins = self.counts.shape[1]

@@ -1,0 +1,55 @@
+"""Work on all chunks of the calibration samples, several at a time.
+
+The chunks keep the cores busy better than a pool of threads inside each ONNX Runtime session: there is nothing to wait
+for between the nodes, and NumPy's share of the work runs side by side too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TypeVar
+
+R = TypeVar("R")
+
+
+class ChunkPool:
+    """Applies a function to each chunk, in as many threads as there are cores.
+
+    Results come in the order of the chunks, so that sums over them don't depend on which thread was first.
+
+    Attributes:
+        chunks: number of chunks.
+        session_threads: size of an ONNX Runtime session's own thread pool; more than 1 if there are few chunks.
+    """
+
+    def __init__(self, chunks: int, cores: int | None = None) -> None:
+        cores = cores or available_cores()
+        workers = max(1, min(chunks, cores))
+        self.chunks = chunks
+        # The threads that call a session work too; what its pool adds are the cores that they leave idle.
+        self.session_threads = cores - workers + 1
+        self._executor = ThreadPoolExecutor(workers, "snncc-chunk") if workers > 1 else None
+
+    def __enter__(self) -> ChunkPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def each(self, work: Callable[[int], R]) -> list[R]:
+        """Return `work(chunk)` for every chunk; raises what the first chunk that failed raised."""
+        run = map if self._executor is None else self._executor.map
+        return list(run(work, range(self.chunks)))
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

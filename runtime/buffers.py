@@ -1,0 +1,41 @@
+"""Large arrays that are used again: the system takes longer to hand out fresh memory than NumPy to add two arrays."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class BufferPool:
+    """Float32 arrays that were given back, for whoever needs one; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._free: list[NDArray[np.float32]] = []
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return an array with anything in it: the smallest free one that is large enough, or a new one."""
+        size = math.prod(shape)
+        with self._lock:
+            fitting = [i for i, buffer in enumerate(self._free) if buffer.size >= size]
+            if not fitting:
+                return np.empty(size, np.float32).reshape(shape)
+            buffer = self._free.pop(min(fitting, key=lambda i: self._free[i].size))
+        return buffer[:size].reshape(shape)
+
+    def give(self, array: NDArray[np.float32]) -> None:
+        """Take an array back that nobody will look at again; what `take` didn't hand out is left to the system."""
+        base = array
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        if base.ndim == 1 and base.dtype == np.float32 and base.flags.owndata and base.flags.writeable:
+            with self._lock:
+                self._free.append(base)
+
+    def clear(self) -> None:
+        """Return all free arrays to the system."""
+        with self._lock:
+            self._free.clear()
