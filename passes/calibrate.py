@@ -65,8 +65,14 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
     for site in sites:
         if site.input in moments:
             histogram = gaussian_histogram(moments[site.input], site.activation.upper)
+            config = ctx.layer_config(site.node)
+            theta = thresholds(histogram, site, config)
             ctx.layers[site.node] = LayerCalibration(
-                thresholds(histogram, site, ctx.config), "batchnorm", ctx.config.v_init
+                theta,
+                "batchnorm",
+                config.v_init,
+                max_burst=config.max_burst,
+                threshold_ratio=config.threshold_ratio,
             )
     missing = [site for site in sites if site.node not in ctx.layers]
     if not missing:
@@ -223,17 +229,34 @@ class _Walk:
     def _run_neuron(self, site: NeuronSite) -> None:
         entry = self.frontier[site.input]
         _check_finite(site.node, entry.ann)
-        layer = LayerFit(site, entry, self.config)
+        config = self.ctx.layer_config(site.node)
+        layer = LayerFit(site, entry, config)
         theta = layer.thresholds()
-        effective = (theta * np.float32(self.config.threshold_ratio)).astype(np.float32)
+        effective = (theta * np.float32(config.threshold_ratio)).astype(np.float32)
         ann: list[Array] = [layer.activation(chunk) for chunk in entry.ann]
         if not self.with_snn:
-            self.ctx.layers[site.node] = LayerCalibration(theta, self.source, self.config.v_init)
+            self.ctx.layers[site.node] = LayerCalibration(
+                theta,
+                self.source,
+                config.v_init,
+                max_burst=config.max_burst,
+                threshold_ratio=config.threshold_ratio,
+            )
             self.frontier.put(site.output, Entry(ann))
             return
         shift, counts = layer.correct(effective)
         error, mean_error, rate = layer.errors(counts, effective)
-        self.ctx.layers[site.node] = LayerCalibration(theta, self.source, layer.v_init, shift, mean_error, error, rate)
+        self.ctx.layers[site.node] = LayerCalibration(
+            theta,
+            self.source,
+            layer.v_init,
+            shift,
+            mean_error,
+            error,
+            rate,
+            max_burst=config.max_burst,
+            threshold_ratio=config.threshold_ratio,
+        )
         shaped = along(effective, layer.axis, site.rank)
         trains: list[Temporal] = [
             SpikeTrain(from_channels(count, layer.axis, values.shape), shaped)
