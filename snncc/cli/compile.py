@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from snncc.cli.files import check_output, open_data
 from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
+from snncc.cli.search import budget_options, from_front, read_budget
 from snncc.cli.terminal import Terminal
 from snncc.config import Config
 from snncc.data import Dataset, ImageOptions
@@ -54,6 +56,8 @@ Examples:
 @click.option("--per-layer", is_flag=True, help="One threshold per layer instead of one per channel.")
 @click.option("--no-bias-correction", is_flag=True, help="Leave weights and biases as they are.")
 @click.option("--no-gain-correction", is_flag=True, help="Correct biases only, not the gain of the weights.")
+@click.option("--front", metavar="FRONT.json", help="ψ and τ per layer, and all options, from `snncc search`.")
+@budget_options
 @click.option("--trace", is_flag=True, help="Add an output with the running mean after each timestep.")
 @batch_size_option
 @click.option("--verify", is_flag=True, help="Check after each pass that the outputs stay equal where they should.")
@@ -77,6 +81,12 @@ def compile_command(
     per_layer: bool,
     no_bias_correction: bool,
     no_gain_correction: bool,
+    front: str | None,
+    budget: float | None,
+    spikes: float | None,
+    energy: float | None,
+    max_drop: float | None,
+    cost: str | None,
     trace: bool,
     batch_size: int,
     verify: bool,
@@ -107,8 +117,16 @@ def compile_command(
     hook = Hook(verify=verify, dump=None if dump_passes is None else Path(dump_passes))
     loaded = read_ann(model)
     data = _calibration(loaded, calib, image, samples)
+    assignment = None
+    wanted = read_budget(budget, spikes, energy, max_drop, cost)
+    if front is not None:
+        _check_alone(front)
+        searched, assignment = from_front(front, wanted, loaded.sha256, model)
+        config = replace(searched, trace=trace, batch_size=batch_size)
+    elif wanted is not None:
+        raise UsageError("a budget needs the result of a search: give --front, which `snncc search` writes")
     with terminal.progress("calibrating") as progress:
-        network = compile(loaded, calibration=data, config=config, hook=hook, progress=progress)
+        network = compile(loaded, calibration=data, config=config, assignment=assignment, hook=hook, progress=progress)
     network.save(target)
     terminal.warn(network.record.warnings)
     if terminal.json:
@@ -119,6 +137,16 @@ def compile_command(
         _print_summary(terminal, network, target, model, verified=verify)
     if time_passes:
         terminal.print("", report.timing_table(hook.timings))
+
+
+def _check_alone(front: str) -> None:
+    """Refuse options that the file of a search settles."""
+    settled = ("timesteps", "max_burst", "v_init", "threshold_ratio", "per_layer", "no_bias_correction")
+    ctx = click.get_current_context()
+    for name in (*settled, "no_gain_correction"):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "-T" if name == "timesteps" else "--" + name.replace("_", "-")
+            raise UsageError(f"{option} with --front: '{front}' settles it; search again for another value")
 
 
 def _calibration(

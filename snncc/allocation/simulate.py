@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from snncc.allocation.cache import Cache
+from snncc.allocation.metric import Distance
+from snncc.allocation.result import Assignment, Measurement
 from snncc.config import Config
 from snncc.data import Dataset
 from snncc.loader import LoadedModel
 from snncc.network import compile, in_batches
 from snncc.runtime.meter import Meter
 from snncc.runtime.session import Array, Session
-from snncc.search.cache import Cache
-from snncc.search.metric import Distance
-from snncc.search.result import Assignment, Measurement
 
 
 class Simulations:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from snncc.search import cache
-from snncc.search.cache import Cache, folder
+from snncc.allocation import cache
+from snncc.allocation.cache import Cache, folder
 
 ROWS = {"4 1.0 /stage1/relu": (0.1, 2.0, 3e9), "4 1.5 ψ": (0.25, 1.0, float("nan"))}
 

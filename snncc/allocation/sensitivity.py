@@ -14,6 +14,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.metric import Distance
+from snncc.allocation.operations import FanOut
+from snncc.allocation.suffix import Cut, Neurons, Suffix, cut_behind
 from snncc.analysis import Analysis, Domain, NeuronSite
 from snncc.config import Config
 from snncc.data import Dataset
@@ -24,10 +28,6 @@ from snncc.passes.frontier import Entry, Frontier
 from snncc.passes.layer_fit import by_channel, thresholds
 from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, submodel
 from snncc.runtime.session import Array, Session
-from snncc.search.candidates import Candidate
-from snncc.search.metric import Distance
-from snncc.search.operations import FanOut
-from snncc.search.suffix import Cut, Neurons, Suffix, cut_behind
 
 _FOLDED = 1 << 21
 """Most values of a layer's output that all candidates of one run have together: it should stay in the cache."""

@@ -1,8 +1,8 @@
 """The search: score every candidate of every layer, choose, simulate what was chosen, keep the best.
 
-1. Sensitivity and cost of each candidate, from the closed form (`snncc.search.sensitivity`).
+1. Sensitivity and cost of each candidate, from the closed form (`snncc.allocation.sensitivity`).
 2. The uniform configuration is simulated: its spikes scale the predicted ones, and it is what budgets are relative to.
-3. Dynamic programming gives the best choice for any cost (`snncc.search.pareto`).
+3. Dynamic programming gives the best choice for any cost (`snncc.allocation.pareto`).
 4. Layers are not independent and currents do not arrive evenly, so points of the front around the budget are compiled
    and simulated, and the best one measured is the answer.
 """
@@ -17,6 +17,11 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from snncc.allocation.cache import Cache
+from snncc.allocation.candidates import Candidate, bursts, joined, ratios
+from snncc.allocation.result import Assignment, Budget, LayerTable, Measurement, SearchResult
+from snncc.allocation.sensitivity import Score, isolated
+from snncc.allocation.simulate import Simulations
 from snncc.artifact import VERSION
 from snncc.config import Config
 from snncc.context import Context
@@ -28,11 +33,6 @@ from snncc.network import Source, analyse_network, input_specs, read_ann, resolv
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Progress
 from snncc.pipeline import Hook
-from snncc.search.cache import Cache
-from snncc.search.candidates import Candidate, bursts, joined, ratios
-from snncc.search.result import Assignment, Budget, LayerTable, Measurement, SearchResult
-from snncc.search.sensitivity import Score, isolated
-from snncc.search.simulate import Simulations
 
 METHODS = ("joint", "bsr", "ssc")
 """Which candidates there are: every ψ at the configuration's τ (bsr), every τ at its ψ (ssc), or both (joint)."""

@@ -11,6 +11,8 @@ from scipy.special import softmax
 from small_network import SHAPE, small_model
 from small_networks import NETWORKS, inputs_of, run
 
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.sensitivity import Score, isolated
 from snncc.analysis import NeuronSite
 from snncc.config import Config
 from snncc.context import Context
@@ -21,8 +23,6 @@ from snncc.network import analyse_network, input_specs, read_ann
 from snncc.neurons.burst_if import closed_form
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
 from snncc.pipeline import Hook
-from snncc.search.candidates import Candidate
-from snncc.search.sensitivity import Score, isolated
 
 CANDIDATES = (Candidate(1, 1.0), Candidate(4, 1.0), Candidate(4, 2.5), Candidate(16, 1.0), Candidate(2, 1.5))
 SEPARABLE = [n for n in NETWORKS if n not in ("samples_mixed", "samples_moved")]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.result import SearchResult
 from snncc.errors import UsageError
 from snncc.graph import first_line
-from snncc.search.candidates import Candidate
-from snncc.search.result import SearchResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.pareto import Front, pareto_front
+from snncc.allocation.sensitivity import Score
 from snncc.config import Config
 from snncc.errors import UsageError
 from snncc.runtime.meter import CMOS_45NM
-from snncc.search.candidates import Candidate
-from snncc.search.pareto import Front, pareto_front
-from snncc.search.sensitivity import Score
 
 Assignment = dict[str, Candidate]
 """ψ and τ by the name of the layer's node."""

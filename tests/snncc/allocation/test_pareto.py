@@ -9,8 +9,8 @@ import pytest
 from scipy.optimize import LinearConstraint, milp
 from scipy.sparse import csr_matrix
 
+from snncc.allocation.pareto import Front, pareto_front, undominated
 from snncc.errors import UsageError
-from snncc.search.pareto import Front, pareto_front, undominated
 
 Instance = tuple[list[np.ndarray], list[np.ndarray]]
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.result import COSTS, Assignment, Budget, LayerTable, Measurement, SearchResult
+from snncc.allocation.sensitivity import Score
 from snncc.config import Config
 from snncc.errors import SnnccError, UsageError
 from snncc.graph import first_line
-from snncc.search.candidates import Candidate
-from snncc.search.result import COSTS, Assignment, Budget, LayerTable, Measurement, SearchResult
-from snncc.search.sensitivity import Score
 
 FORMAT = "snncc.search/1"
 SHOWN = 200
