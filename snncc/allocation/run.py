@@ -19,8 +19,9 @@ import onnx_graphsurgeon as gs
 
 from snncc.allocation.cache import Cache
 from snncc.allocation.candidates import Candidate, bursts, joined, ratios
+from snncc.allocation.in_context import InContext
 from snncc.allocation.result import Assignment, Budget, LayerTable, Measurement, SearchResult
-from snncc.allocation.sensitivity import Score, isolated
+from snncc.allocation.sensitivity import LayerJob, Score, isolated
 from snncc.allocation.simulate import Simulations
 from snncc.artifact import VERSION
 from snncc.config import Config
@@ -29,13 +30,15 @@ from snncc.data import Dataset
 from snncc.data import load as load_data
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
-from snncc.network import Source, analyse_network, input_specs, read_ann, resolve_data, sized_graph
+from snncc.network import Source, analyse_network, compile, input_specs, read_ann, resolve_data, sized_graph
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Progress
 from snncc.pipeline import Hook
 
 METHODS = ("joint", "bsr", "ssc")
 """Which candidates there are: every ψ at the configuration's τ (bsr), every τ at its ψ (ssc), or both (joint)."""
+SENSITIVITIES = ("uneven", "isolated", "in-context")
+"""The other layers are as in the ANN and currents arrive unevenly, or evenly; or the other layers spike."""
 SIMULATE = 4
 """Points of the front that are simulated, besides the uniform configuration."""
 
@@ -48,6 +51,7 @@ def search(
     method: str = "joint",
     candidates: Sequence[tuple[int, float]] | None = None,
     budget: Budget | None = None,
+    sensitivity: str = "uneven",
     simulate: int = SIMULATE,
     cache: bool = True,
     executor: Executor | None = None,
@@ -62,6 +66,7 @@ def search(
         method: one of `METHODS`.
         candidates: pairs (ψ, τ) for every layer, instead of those of the method.
         budget: what may be spent; the default is what the uniform configuration spends.
+        sensitivity: one of `SENSITIVITIES`; "in-context" costs about T times as much as the others.
         simulate: points of the front to simulate; 0 for the prediction alone.
         cache: remember what was measured in the user's cache folder.
         executor: what scores independent layers; None: one after the other, here.
@@ -79,9 +84,11 @@ def search(
     config, budget = config or Config(), budget or Budget()
     if simulate < 0:
         raise UsageError(f"the number of points to simulate is {simulate}: it must be 0 or more")
+    if sensitivity not in SENSITIVITIES:
+        raise UsageError(f"sensitivity is {sensitivity!r}: it must be one of {', '.join(SENSITIVITIES)}")
     loaded = read_ann(model)
     data = calibration if isinstance(calibration, Dataset) else _data(calibration, loaded)
-    found = _Search(loaded, data, config, _candidates(method, candidates, config), cache)
+    found = _Search(loaded, data, config, _candidates(method, candidates, config), sensitivity, cache)
     result = found.scored(method, executor, progress)
     if budget.kind == "max_drop" and (found.class_output is None or not simulate):
         raise UsageError(
@@ -115,16 +122,26 @@ def _candidates(method: str, given: Sequence[tuple[int, float]] | None, config: 
 
 class _Search:
     def __init__(
-        self, loaded: LoadedModel, data: Dataset, config: Config, candidates: tuple[Candidate, ...], cache: bool
+        self,
+        loaded: LoadedModel,
+        data: Dataset,
+        config: Config,
+        candidates: tuple[Candidate, ...],
+        sensitivity: str,
+        cache: bool,
     ) -> None:
+        self._sensitivity = sensitivity
         self._loaded, self._data, self._config, self._candidates = loaded, data, config, candidates
         self._calibration = {"samples": len(data), "fingerprint": data.fingerprint()}
         options = {k: v for k, v in config.to_dict().items() if k not in ("batch_size", "trace")}
         fixed = {"version": VERSION, "model": loaded.sha256, "data": self._calibration["fingerprint"]}
-        # A candidate's score depends on nothing that only the other layers or the corrections have.
-        fit = {k: options[k] for k in ("timesteps", "v_init", "per_channel")}
+        # Alone, a layer depends on nothing that only the other layers or the corrections have.
+        alone = ("timesteps", "v_init", "per_channel")
+        fit = options if sensitivity == "in-context" else {k: options[k] for k in alone}
         outputs = [output.name for output in loaded.outputs]
-        self._scores = Cache("sensitivity", {**fixed, **fit, "outputs": outputs} if cache else None)
+        self._scores = Cache(
+            "sensitivity", {**fixed, **fit, "outputs": outputs, "kind": sensitivity} if cache else None
+        )
         own = {k: v for k, v in options.items() if k not in ("max_burst", "threshold_ratio")}
         self._points = Cache("points", {**fixed, **own, "outputs": outputs} if cache else None)
         self.class_output: str | None = None
@@ -158,6 +175,8 @@ class _Search:
                 self._config,
                 missing,
                 self.class_output,
+                uneven=self._sensitivity == "uneven",
+                score=self._in_context() if self._sensitivity == "in-context" else None,
                 executor=executor,
                 done=done,
             )
@@ -170,10 +189,14 @@ class _Search:
             source={"name": self._loaded.name, "sha256": self._loaded.sha256},
             calibration=self._calibration,
             config=self._config,
-            options={"method": method, "sensitivity": "isolated"},
+            options={"method": method, "sensitivity": self._sensitivity},
             metric="relative_squared_error" if self.class_output is None else "symmetric_kl",
             layers=layers,
         )
+
+    def _in_context(self) -> Callable[[LayerJob], list[Score]]:
+        network = compile(self._loaded, calibration=self._data, config=self._config)
+        return InContext(network, self._data, self._config).scores
 
     def simulated(self, result: SearchResult, budget: Budget, count: int, progress: Progress | None) -> SearchResult:
         """Simulate the uniform configuration and `count` points around the budget."""

@@ -1,5 +1,10 @@
 """Sensitivity and cost of every candidate of every layer, with all other layers left as they are in the ANN.
 
+The closed form takes currents to be constant over time, which in the real network only the first layer's are. What
+uneven arrival adds is the greater part of the error at small T·ψ, and the threshold fit weighs it; with `uneven` a
+random disturbance of the same size stands for it, so that candidates are compared by the error of the neuron that will
+run.
+
 One walk through the ANN: at each activation the frontier holds what the rest of the network reads. There θ is fitted
 for each candidate, and the rest is run with the layer spiking. So a candidate costs the passes through its suffix.
 """
@@ -23,7 +28,7 @@ from snncc.config import Config
 from snncc.data import Dataset
 from snncc.errors import UsageError
 from snncc.graph import is_missing, outer_inputs
-from snncc.neurons.threshold import ChannelHistogram
+from snncc.neurons.threshold import UNEVENNESS, ChannelHistogram
 from snncc.passes.frontier import Entry, Frontier
 from snncc.passes.layer_fit import by_channel, thresholds
 from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, submodel
@@ -104,6 +109,8 @@ def isolated(
     wanted: Wanted,
     class_output: str | None,
     *,
+    uneven: bool = True,
+    score: Callable[[LayerJob], list[Score]] | None = None,
     executor: Executor | None = None,
     done: LayerDone | None = None,
 ) -> None:
@@ -116,6 +123,8 @@ def isolated(
         config: T, v0 and how thresholds are fitted.
         wanted: the candidates of each layer to score.
         class_output: name of the output with class scores, None if there is none.
+        uneven: disturb the neurons as uneven arrival would.
+        score: what scores a layer; None: alone, the other layers as in the ANN.
         executor: what runs the layers; None: one after the other, here.
         done: called with each layer's name and its scores, in the order of its candidates, in this thread.
 
@@ -136,19 +145,26 @@ def isolated(
             if done is not None:
                 done(name, scores)
 
-    for job in _jobs(graph, analysis, data, config, wanted, class_output):
+    run = score or LayerJob.scores
+    for job in _jobs(graph, analysis, data, config, wanted, class_output, uneven):
         if executor is None:
-            scores = job.scores()
+            scores = run(job)
             if done is not None:
                 done(job.site.node, scores)
         else:
-            pending.append((job.site.node, executor.submit(job.scores)))
+            pending.append((job.site.node, executor.submit(run, job)))
             finish(_PENDING)
     finish(0)
 
 
 def _jobs(
-    graph: gs.Graph, analysis: Analysis, data: Dataset, config: Config, wanted: Wanted, class_output: str | None
+    graph: gs.Graph,
+    analysis: Analysis,
+    data: Dataset,
+    config: Config,
+    wanted: Wanted,
+    class_output: str | None,
+    uneven: bool,
 ) -> Iterator[LayerJob]:
     """Walk through the ANN and yield a job for each layer that has candidates."""
     walk = _Walk(graph, analysis, data, config)
@@ -159,11 +175,13 @@ def _jobs(
             continue
         currents = walk.frontier[site.input].ann
         cut = cut_behind(graph, site.output, walk.finished)
-        neurons = fit(site, currents, candidates, config)
+        neurons = fit(site, currents, candidates, config, uneven=uneven)
         yield LayerJob(graph, analysis, site, cut, neurons, currents, walk.inputs(cut), outputs, class_output)
 
 
-def fit(site: NeuronSite, currents: Sequence[Array], candidates: Sequence[Candidate], config: Config) -> Neurons:
+def fit(
+    site: NeuronSite, currents: Sequence[Array], candidates: Sequence[Candidate], config: Config, *, uneven: bool
+) -> Neurons:
     """Fit θ for each candidate, as the calibration does; τ multiplies it afterwards."""
     axis = site.channel_axis if site.channels is not None else None
     upper = np.float32(site.activation.upper)
@@ -178,8 +196,9 @@ def fit(site: NeuronSite, currents: Sequence[Array], candidates: Sequence[Candid
         if key not in fitted:
             fitted[key] = thresholds(histogram, site, replace(config, max_burst=key[0], threshold_ratio=key[1]))
         rows.append(fitted[key] * np.float32(ratio))
+    noise = float(np.sqrt(UNEVENNESS * (1 - 1 / config.timesteps) / 12)) if uneven and not site.static_input else 0.0
     bursts = np.array([c.max_burst for c in candidates], np.int64)
-    return Neurons(np.stack(rows).astype(np.float32), bursts, config.timesteps, config.v_init)
+    return Neurons(np.stack(rows).astype(np.float32), bursts, config.timesteps, config.v_init, noise)
 
 
 class _Walk:

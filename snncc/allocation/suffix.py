@@ -26,7 +26,9 @@ from snncc.runtime.segments import submodel
 from snncc.runtime.session import Array, Session
 
 _PREFIX = "snncc.search/"
-CURRENT, SCALE, TOP, STEP, COPIES = (f"{_PREFIX}{n}" for n in ("current", "scale", "top", "step", "copies"))
+CURRENT, SCALE, TOP, STEP, COPIES, NOISE = (
+    f"{_PREFIX}{n}" for n in ("current", "scale", "top", "step", "copies", "noise")
+)
 LEVELS, SPIKES = f"{_PREFIX}levels", f"{_PREFIX}spikes"
 
 
@@ -87,12 +89,15 @@ class Neurons:
         max_burst: ψ, int64 [K].
         timesteps: T.
         v_init: v0.
+        unevenness: standard deviation, in units of θe/T, of the disturbance that stands for uneven arrival; see
+            `snncc.neurons.threshold`.
     """
 
     theta: NDArray[np.float32]
     max_burst: NDArray[np.int64]
     timesteps: int
     v_init: float
+    unevenness: float
 
 
 class Suffix:
@@ -109,6 +114,7 @@ class Suffix:
             batched: names of the tensors whose axis 0 enumerates samples.
         """
         self.neurons, self._site = neurons, site
+        self._noise: NDArray[np.float32] | None = None
         self._repeated = [t.name for t in cut.inputs if t.name in batched]
         self._inputs = [t.name for t in cut.inputs]
         self.outputs = [t.name for t in cut.outputs]
@@ -141,7 +147,13 @@ class Suffix:
         shape[self._site.channel_axis] = theta.shape[1]
         unit = (theta / np.float32(self.neurons.timesteps)).reshape(count, *shape)
         top = (self.neurons.max_burst[which] * self.neurons.timesteps).astype(np.float32)
-        feeds = {CURRENT: current, SCALE: 1 / unit, STEP: unit, TOP: top.reshape(count, *[1] * rank)}
+        feeds = {
+            CURRENT: current,
+            SCALE: 1 / unit,
+            STEP: unit,
+            TOP: top.reshape(count, *[1] * rank),
+            NOISE: self._offset(current.shape),
+        }
         feeds |= {(_once(n) if n in self._repeated else n): inputs[n] for n in self._inputs}
         if self._repeated:
             feeds[COPIES] = np.array([count], np.int64)
@@ -150,20 +162,28 @@ class Suffix:
         outputs = {n: values[n].reshape(count, -1, *values[n].shape[1:]) for n in self.outputs}
         return outputs, values[SPIKES], values.get(LEVELS)
 
+    def _offset(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return v0, disturbed where currents arrive unevenly: the same for every candidate and every run."""
+        if not self.neurons.unevenness:
+            return np.full([1] * len(shape), self.neurons.v_init, np.float32)
+        if self._noise is None or self._noise.shape != shape:
+            normal = np.random.default_rng(0).standard_normal(shape, np.float32)
+            self._noise = normal * np.float32(self.neurons.unevenness) + np.float32(self.neurons.v_init)
+        return self._noise
+
 
 def _add_neuron(graph: onnx.GraphProto, site: NeuronSite, dims: list[int | None], neurons: Neurons) -> None:
     """Put the closed form of the neuron in front of a suffix, whose input `site.output` it replaces."""
-    names = {name: f"{_PREFIX}{name}" for name in ("v0", "zero", "scaled", "raised", "floor", "positive", "graded")}
+    names = {name: f"{_PREFIX}{name}" for name in ("zero", "scaled", "raised", "floor", "positive", "graded")}
     graph.initializer.extend(
         [
-            numpy_helper.from_array(np.array(neurons.v_init, np.float32), names["v0"]),
             numpy_helper.from_array(np.array(0, np.float32), names["zero"]),
             numpy_helper.from_array(np.array([1], np.int64), f"{_PREFIX}samples"),
         ]
     )
     nodes = [
         helper.make_node("Mul", [CURRENT, SCALE], [names["scaled"]]),
-        helper.make_node("Add", [names["scaled"], names["v0"]], [names["raised"]]),
+        helper.make_node("Add", [names["scaled"], NOISE], [names["raised"]]),
         helper.make_node("Floor", [names["raised"]], [names["floor"]]),
         helper.make_node("Min", [names["floor"], TOP], [names["positive"]]),
         helper.make_node("Max", [names["positive"], names["zero"]], [LEVELS]),
@@ -177,7 +197,7 @@ def _add_neuron(graph: onnx.GraphProto, site: NeuronSite, dims: list[int | None]
     ]
     _put_first(graph, nodes)
     rank = site.rank
-    sizes: list[tuple[str, list[int | None]]] = [(CURRENT, [None, *dims])]
+    sizes: list[tuple[str, list[int | None]]] = [(CURRENT, [None, *dims]), (NOISE, [None] * rank)]
     sizes += [(name, [None] * (rank + 1)) for name in (SCALE, TOP, STEP)]
     graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sizes)
     graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (SPIKES, LEVELS))

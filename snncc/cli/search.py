@@ -13,7 +13,7 @@ from rich.table import Table
 from snncc.allocation.file import read, to_dict, write
 from snncc.allocation.plot import check_plot, plot
 from snncc.allocation.result import COSTS, Budget, SearchResult
-from snncc.allocation.run import METHODS, SIMULATE, search
+from snncc.allocation.run import METHODS, SENSITIVITIES, SIMULATE, search
 from snncc.cli.files import check_output, open_data
 from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
 from snncc.cli.terminal import Terminal
@@ -91,6 +91,13 @@ def read_budget(
     show_default=True,
     help="Vary ψ (bsr), τ (ssc), or both (joint).",
 )
+@click.option(
+    "--sensitivity",
+    type=click.Choice(SENSITIVITIES),
+    default="uneven",
+    show_default=True,
+    help="One layer spikes, with currents that arrive unevenly or evenly (isolated); or all do (in-context, slow).",
+)
 @budget_options
 @click.option(
     "--simulate",
@@ -119,6 +126,7 @@ def search_command(
     threshold_ratio: float,
     per_layer: bool,
     method: str,
+    sensitivity: str,
     budget: float | None,
     spikes: float | None,
     energy: float | None,
@@ -156,6 +164,7 @@ def search_command(
             config=config,
             method=method,
             budget=wanted,
+            sensitivity=sensitivity,
             simulate=simulate,
             cache=not no_cache,
             progress=progress,

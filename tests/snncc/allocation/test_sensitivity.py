@@ -11,7 +11,9 @@ from scipy.special import softmax
 from small_network import SHAPE, small_model
 from small_networks import NETWORKS, inputs_of, run
 
+import snncc
 from snncc.allocation.candidates import Candidate
+from snncc.allocation.in_context import InContext
 from snncc.allocation.sensitivity import Score, isolated
 from snncc.analysis import NeuronSite
 from snncc.config import Config
@@ -41,6 +43,7 @@ def scored(
     found: dict[str, list[Score]] = {}
     wanted = {site.node: CANDIDATES for site in ctx.analysis.neurons}
     data = load(feeds, input_specs(model))
+    options = {"uneven": False, **options}
     isolated(graph, ctx.analysis, data, config, wanted, class_output, done=found.__setitem__, **options)  # type: ignore[arg-type]
     return found, exported, ctx.analysis.neurons
 
@@ -163,3 +166,49 @@ def test_mixed_samples_are_refused() -> None:
     model = NETWORKS["samples_mixed"].model()
     with pytest.raises(UsageError, match="mixes the samples"):
         scored(model, inputs_of(model, 6), Config())
+
+
+def test_in_context_scores_are_those_of_the_network_with_that_layer_changed() -> None:
+    """Against artifacts compiled without corrections, whose node is rewritten; ONNX Runtime runs them whole."""
+    model = NETWORKS["residual"].model()
+    feeds = inputs_of(model, 12)
+    config = Config(timesteps=3, max_burst=2, v_init=0.0, bias_correction=False, batch_size=5)
+    network = snncc.compile(model, calibration=feeds, config=config)
+    expected = run(model, feeds)
+    data = load(feeds, input_specs(model))
+    context = InContext(network, data, config)
+    found, ann, sites = scored(model, feeds, config, score=context.scores)
+    for site in sites:
+        current = values_of(ann, feeds, site.input)
+        for candidate, score in zip(CANDIDATES, found[site.node], strict=True):
+            theta = fitted(current, site, candidate, config) / np.float32(candidate.threshold_ratio)
+            changed = onnx.ModelProto()
+            changed.CopyFrom(network.model)
+            node = next(n for n in changed.graph.node if n.name == site.node)
+            index = [i.name for i in changed.graph.initializer].index(node.input[1])
+            changed.graph.initializer[index].CopyFrom(
+                onnx.numpy_helper.from_array(theta.astype(np.float32), node.input[1])
+            )
+            for attribute in node.attribute:
+                if attribute.name == "max_burst":
+                    attribute.i = candidate.max_burst
+                elif attribute.name == "threshold_ratio":
+                    attribute.f = candidate.threshold_ratio
+            got = run(changed, feeds)
+            loss = np.mean([np.square(got[o] - v).sum() / np.square(v).sum() for o, v in expected.items()])
+            # Spikes on the edge of a threshold may differ, with everything behind them.
+            assert score.loss == pytest.approx(loss, rel=2e-2, abs=1e-7)
+
+
+def test_uneven_arrival_disturbs_all_layers_but_the_first() -> None:
+    model = small_model()
+    feeds = {"image": 2 * np.random.default_rng(1).standard_normal((40, *SHAPE)).astype(np.float32)}
+    config = Config(timesteps=4)
+    even, _, sites = scored(model, feeds, config, class_output="logits")
+    uneven, _, _ = scored(model, feeds, config, class_output="logits", uneven=True)
+    assert uneven[sites[0].node] == even[sites[0].node]
+    for site in sites[1:]:
+        assert uneven[site.node][1].loss > 1.2 * even[site.node][1].loss
+    # There is nothing to arrive unevenly in a single timestep.
+    single, _, _ = scored(model, feeds, Config(timesteps=1), class_output="logits", uneven=True)
+    assert single == scored(model, feeds, Config(timesteps=1), class_output="logits")[0]
