@@ -31,8 +31,9 @@ class Budget:
     """How much may be spent, or lost.
 
     Attributes:
-        kind: "relative" (to the uniform configuration), "spikes", "energy" (joules per sample), or "max_drop" (points
-            of agreement with the ANN below the uniform configuration's).
+        kind: "relative" (to the uniform configuration), "spikes", "energy" (joules per sample), "max_drop" (points of
+            agreement with the ANN below the uniform configuration's), or "loss" (summed sensitivity, relative to the
+            uniform configuration's: the r of SSC).
         value: how much.
         cost: what is counted: see `COSTS`. "spikes" and "energy" settle it themselves.
     """
@@ -42,8 +43,8 @@ class Budget:
     cost: str = "spikes"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("relative", "spikes", "energy", "max_drop"):
-            raise UsageError(f"budget is {self.kind!r}: it must be relative, spikes, energy or max_drop")
+        if self.kind not in ("relative", "spikes", "energy", "max_drop", "loss"):
+            raise UsageError(f"budget is {self.kind!r}: it must be relative, spikes, energy, max_drop or loss")
         if self.cost not in COSTS:
             raise UsageError(f"cost is {self.cost!r}: it must be one of {', '.join(COSTS)}")
         if not np.isfinite(self.value) or self.value < 0 or (self.value == 0 and self.kind != "max_drop"):
@@ -206,8 +207,8 @@ class SearchResult:
             kind = budget.counted
             whole = self.predicted(self.uniform, kind)[0] if baseline is None else baseline.cost(kind)
             return budget.value * whole
-        if budget.kind == "max_drop":
-            raise UsageError("a budget on agreement says nothing of cost")
+        if budget.kind in ("max_drop", "loss"):
+            raise UsageError("a budget on agreement or sensitivity says nothing of cost")
         if budget.kind == "energy" and not self.measured:
             raise UsageError("a budget of energy needs a simulation, which counts the operations: search with one")
         return budget.value
@@ -229,6 +230,14 @@ class SearchResult:
             )
         return self.at(front.within_cost(cost - fixed), kind)
 
+    def predict_cheapest(self, loss: float, kind: str) -> Assignment:
+        """Return the cheapest choice, as predicted, whose summed sensitivity is at most `loss`.
+
+        Raises:
+            UsageError: there is none; the message names the least loss.
+        """
+        return self.at(self.front(kind).within_loss(loss * (1 + 1e-12)), kind)
+
     def choose(self, budget: Budget) -> Assignment:
         """Return the best choice within a budget: of what was simulated close to it, else as it is predicted.
 
@@ -238,6 +247,8 @@ class SearchResult:
         kind = budget.counted
         if budget.kind == "max_drop":
             return self._cheapest(budget).assignment
+        if budget.kind == "loss":
+            return self.predict_cheapest(budget.value * self.predicted(self.uniform, kind)[1], kind)
         cost = self.cost_of(budget)
         near = [m for m in self.measured if _NEAR * cost <= m.cost(kind) <= cost * (1 + 1e-9)]
         if near:

@@ -35,8 +35,11 @@ from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Progress
 from snncc.pipeline import Hook
 
-METHODS = ("joint", "bsr", "ssc")
-"""Which candidates there are: every ψ at the configuration's τ (bsr), every τ at its ψ (ssc), or both (joint)."""
+METHODS = ("joint", "bsr", "ssc", "bsr+ssc")
+"""Which candidates there are: every ψ at the configuration's τ (bsr), every τ at its ψ (ssc), or both at once (joint).
+
+The paper's order is "bsr+ssc": ψ for the budget first, then every τ at the ψ that each layer got, as cheap as possible
+without a larger sum of sensitivities."""
 SENSITIVITIES = ("uneven", "isolated", "in-context")
 """The other layers are as in the ANN and currents arrive unevenly, or evenly; or the other layers spike."""
 SIMULATE = 4
@@ -88,12 +91,15 @@ def search(
         raise UsageError(f"sensitivity is {sensitivity!r}: it must be one of {', '.join(SENSITIVITIES)}")
     loaded = read_ann(model)
     data = calibration if isinstance(calibration, Dataset) else _data(calibration, loaded)
-    found = _Search(loaded, data, config, _candidates(method, candidates, config), sensitivity, cache)
-    result = found.scored(method, executor, progress)
+    chosen = _candidates("bsr" if method == "bsr+ssc" else method, candidates, config)
+    found = _Search(loaded, data, config, sensitivity, cache)
+    result = found.scored(method, lambda _: chosen, executor, progress)
     if budget.kind == "max_drop" and (found.class_output is None or not simulate):
         raise UsageError(
             "a budget on the drop of agreement needs class scores [N, K] and simulated points: give a budget on cost"
         )
+    if method == "bsr+ssc" and candidates is None:
+        return found.compressed(result, budget, simulate, executor, progress)
     if simulate:
         result = found.simulated(result, budget, simulate, progress)
     return replace(result, budget=budget, assignment=result.choose(budget))
@@ -126,12 +132,11 @@ class _Search:
         loaded: LoadedModel,
         data: Dataset,
         config: Config,
-        candidates: tuple[Candidate, ...],
         sensitivity: str,
         cache: bool,
     ) -> None:
         self._sensitivity = sensitivity
-        self._loaded, self._data, self._config, self._candidates = loaded, data, config, candidates
+        self._loaded, self._data, self._config = loaded, data, config
         self._calibration = {"samples": len(data), "fingerprint": data.fingerprint()}
         options = {k: v for k, v in config.to_dict().items() if k not in ("batch_size", "trace")}
         fixed = {"version": VERSION, "model": loaded.sha256, "data": self._calibration["fingerprint"]}
@@ -146,14 +151,20 @@ class _Search:
         self._points = Cache("points", {**fixed, **own, "outputs": outputs} if cache else None)
         self.class_output: str | None = None
 
-    def scored(self, method: str, executor: Executor | None, progress: Progress | None) -> SearchResult:
+    def scored(
+        self,
+        method: str,
+        candidates: Callable[[str], tuple[Candidate, ...]],
+        executor: Executor | None,
+        progress: Progress | None,
+    ) -> SearchResult:
         """Score what the cache doesn't know."""
         ctx = Context(self._config)
         graph = analyse_network(self._loaded, ctx, Hook())
         ctx.analysis = analyse(sized_graph(graph, self._data))
         self.class_output = class_output(graph, self._data)
         names = [site.node for site in ctx.analysis.neurons]
-        missing = {name: [c for c in self._candidates if _key(name, c) not in self._scores.rows] for name in names}
+        missing = {name: [c for c in candidates(name) if _key(name, c) not in self._scores.rows] for name in names}
         # The further a layer is from the end, the longer its suffix.
         work = {name: (len(names) - i) * len(missing[name]) for i, name in enumerate(names)}
         finished = 0
@@ -182,7 +193,7 @@ class _Search:
             )
         rows = self._scores.rows
         layers = tuple(
-            LayerTable(name, self._candidates, tuple(Score(*rows[_key(name, c)][:3]) for c in self._candidates))
+            LayerTable(name, candidates(name), tuple(Score(*rows[_key(name, c)][:3]) for c in candidates(name)))
             for name in names
         )
         return SearchResult(
@@ -197,6 +208,36 @@ class _Search:
     def _in_context(self) -> Callable[[LayerJob], list[Score]]:
         network = compile(self._loaded, calibration=self._data, config=self._config)
         return InContext(network, self._data, self._config).scores
+
+    def compressed(
+        self,
+        result: SearchResult,
+        budget: Budget,
+        simulate: int,
+        executor: Executor | None,
+        progress: Progress | None,
+    ) -> SearchResult:
+        """Choose ψ for a budget on cost, then τ at that ψ: the paper's order."""
+        if budget.kind in ("max_drop", "loss"):
+            raise UsageError("the method bsr+ssc takes a budget on cost only: choose another --method")
+        kind = budget.counted
+        simulations = Simulations(self._loaded, self._data, self._config, self.class_output, self._points)
+        names = [layer.name for layer in result.layers]
+        measured: list[Measurement] = []
+        if simulate:
+            measured.append(simulations.measure(result.uniform, names))
+            result = replace(result, measured=tuple(measured))
+        first = result.predict_best(result.cost_of(budget), kind)
+        uniform = result.uniform
+
+        def at_burst(name: str) -> tuple[Candidate, ...]:
+            return joined((uniform[name], first[name]), ratios(first[name].max_burst))
+
+        second = replace(self.scored("bsr+ssc", at_burst, executor, progress), measured=tuple(measured))
+        assignment = second.predict_cheapest(second.predicted(first, kind)[1], kind)
+        if simulate:
+            measured += [simulations.measure(first, names), simulations.measure(assignment, names)]
+        return replace(second, measured=tuple(measured), budget=budget, assignment=assignment)
 
     def simulated(self, result: SearchResult, budget: Budget, count: int, progress: Progress | None) -> SearchResult:
         """Simulate the uniform configuration and `count` points around the budget."""
@@ -214,7 +255,9 @@ class _Search:
 
         measure(result.uniform)
         result = replace(result, measured=tuple(found))
-        if budget.kind == "max_drop":
+        if budget.kind == "loss":
+            measure(result.choose(budget))
+        elif budget.kind == "max_drop":
             _bisect(result, budget, count, measure)
         else:
             _approach(result, budget, count, measure)

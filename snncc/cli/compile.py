@@ -85,6 +85,7 @@ def compile_command(
     budget: float | None,
     spikes: float | None,
     energy: float | None,
+    max_loss: float | None,
     max_drop: float | None,
     cost: str | None,
     trace: bool,
@@ -118,7 +119,7 @@ def compile_command(
     loaded = read_ann(model)
     data = _calibration(loaded, calib, image, samples)
     assignment = None
-    wanted = read_budget(budget, spikes, energy, max_drop, cost)
+    wanted = read_budget(budget=budget, spikes=spikes, energy=energy, max_loss=max_loss, max_drop=max_drop, cost=cost)
     if front is not None:
         _check_alone(front)
         searched, assignment = from_front(front, wanted, loaded.sha256, model)

@@ -33,7 +33,7 @@ Examples:
 
 
 def budget_options(command: F) -> F:
-    """Add --budget, --spikes, --energy, --max-drop and --cost."""
+    """Add --budget, --spikes, --energy, --max-loss, --max-drop and --cost."""
     for option in (
         click.option("--cost", type=click.Choice(COSTS), help="What --budget and --max-drop count; default: spikes."),
         click.option(
@@ -42,6 +42,12 @@ def budget_options(command: F) -> F:
             metavar="POINTS",
             help="Cheapest choice whose agreement with the ANN on the calibration data is at most so many points below "
             "the uniform configuration's.",
+        ),
+        click.option(
+            "--max-loss",
+            type=float,
+            metavar="R",
+            help="Cheapest choice whose summed sensitivity is at most R times the uniform configuration's.",
         ),
         click.option("--energy", type=float, metavar="J", help="Budget of energy per sample, in the 45 nm profile."),
         click.option("--spikes", type=float, metavar="N", help="Budget of spikes per sample."),
@@ -54,20 +60,26 @@ def budget_options(command: F) -> F:
 
 
 def read_budget(
-    budget: float | None, spikes: float | None, energy: float | None, max_drop: float | None, cost: str | None
+    *,
+    budget: float | None,
+    spikes: float | None,
+    energy: float | None,
+    max_loss: float | None,
+    max_drop: float | None,
+    cost: str | None,
 ) -> Budget | None:
     """Return the budget that the options give, None for none.
 
     Raises:
         UsageError: there are two, or a value makes no sense.
     """
-    options = {"relative": budget, "spikes": spikes, "energy": energy, "max_drop": max_drop}
+    options = {"relative": budget, "spikes": spikes, "energy": energy, "loss": max_loss, "max_drop": max_drop}
     given = {kind: value for kind, value in options.items() if value is not None}
     if len(given) > 1:
-        raise UsageError("give one budget only: --budget, --spikes, --energy or --max-drop")
+        raise UsageError("give one budget only: --budget, --spikes, --energy, --max-loss or --max-drop")
     if not given:
         if cost is not None:
-            raise UsageError("--cost without a budget: add --budget or --max-drop")
+            raise UsageError("--cost without a budget: add --budget, --max-loss or --max-drop")
         return None
     kind, value = next(iter(given.items()))
     if cost is not None and kind in ("spikes", "energy"):
@@ -89,7 +101,7 @@ def read_budget(
     type=click.Choice(METHODS),
     default="joint",
     show_default=True,
-    help="Vary ψ (bsr), τ (ssc), or both (joint).",
+    help="Vary ψ (bsr), τ (ssc), both at once (joint), or first ψ and then τ (bsr+ssc).",
 )
 @click.option(
     "--sensitivity",
@@ -130,6 +142,7 @@ def search_command(
     budget: float | None,
     spikes: float | None,
     energy: float | None,
+    max_loss: float | None,
     max_drop: float | None,
     cost: str | None,
     simulate: int,
@@ -149,7 +162,7 @@ def search_command(
         per_channel=not per_layer,
         batch_size=batch_size,
     )
-    wanted = read_budget(budget, spikes, energy, max_drop, cost)
+    wanted = read_budget(budget=budget, spikes=spikes, energy=energy, max_loss=max_loss, max_drop=max_drop, cost=cost)
     inputs = {"model": str(resolve(model)), "calibration data": calib}
     check_output(Path(output), "-o", inputs)
     if plot_file is not None:

@@ -103,6 +103,35 @@ def test_max_drop_is_the_cheapest_measured_that_agrees_enough() -> None:
     assert chosen.cost("spikes") == min(m.cost("spikes") for m in good)
 
 
+def test_a_budget_on_loss_is_the_cheapest_of_all_choices() -> None:
+    result = searched(Budget("loss", 1.5), simulate=0)
+    costs = result.candidate_costs("spikes")
+    limit = 1.5 * result.predicted(result.uniform, "spikes")[1]
+    best = min(
+        sum(c[k] for c, k in zip(costs, chosen, strict=True))
+        for chosen in itertools.product(range(len(GRID)), repeat=len(result.layers))
+        if sum(layer.scores[k].loss for layer, k in zip(result.layers, chosen, strict=True)) <= limit
+    )
+    cost, loss = result.predicted(result.assignment, "spikes")
+    assert cost == pytest.approx(best, rel=1e-12)
+    assert loss <= limit * (1 + 1e-9)
+
+
+def test_compression_follows_reallocation() -> None:
+    first = searched(Budget("relative", 0.9), candidates=None, method="bsr", simulate=0)
+    both = searched(Budget("relative", 0.9), candidates=None, method="bsr+ssc", simulate=0)
+    for layer in both.layers:
+        allowed = {(first.assignment[layer.name].max_burst, r / 2) for r in range(2, 21)} | {(3, 1.0)}
+        assert set(layer.candidates) == allowed
+    before, after = (r.predicted(r.assignment, "spikes") for r in (first, both))
+    assert after[0] <= before[0]
+    assert after[1] <= before[1] * (1 + 1e-9)
+    simulated = searched(Budget("relative", 0.9), candidates=None, method="bsr+ssc", simulate=1)
+    assert simulated.measurement(simulated.assignment) is not None
+    with pytest.raises(UsageError, match="takes a budget on cost only"):
+        searched(Budget("max_drop", 1.0), candidates=None, method="bsr+ssc", simulate=1)
+
+
 def test_infeasible_budgets_name_the_nearest_one() -> None:
     with pytest.raises(UsageError, match=r"the nearest that can is [\d.]+ spikes") as caught:
         searched(Budget("spikes", 1.0), simulate=0)
