@@ -136,3 +136,17 @@ def test_plot(folder: Path, invoke: Invoke, suffix: str) -> None:
         text = drawn.decode()
         for words in ("Pareto front, predicted", "simulated", "chosen", "sensitivity of each layer to ψ", "ψ=16"):
             assert words in text
+
+
+def test_presets(folder: Path, invoke: Invoke) -> None:
+    result = invoke("compile", "small.onnx", "--calib", "data.npz", "-T", "4", "--preset", "bs+bsr", "-q")
+    assert result.exit_code == 0, result.stderr
+    network = snncc.load("small.snn.onnx")
+    assert network.record.config["v_init"] == 0.0
+    assert network.record.timesteps == 4
+    result = invoke("compile", "small.onnx", "--calib", "data.npz", "--preset", "opt", "--max-burst", "2", "-q")
+    assert result.exit_code == 0, result.stderr
+    assert {layer.max_burst for layer in snncc.load("small.snn.onnx").record.layers} == {2}
+    result = invoke("compile", "small.onnx", "--calib", "data.npz", "--preset", "best", "--budget", "0.5")
+    assert result.exit_code == 2
+    assert "--preset chooses ψ and τ itself" in result.stderr
