@@ -23,6 +23,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Domain, Form, NeuronSite, Traffic
+from snncc.config import Config
 from snncc.context import Context, LayerCalibration
 from snncc.data import Dataset, InputSpec, load
 from snncc.errors import DataError
@@ -89,8 +90,14 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
     for site in sites:
         if site.input in moments:
             histogram = gaussian_histogram(moments[site.input], site.activation.upper)
+            config = ctx.layer_config(site.node)
+            theta = thresholds(histogram, site, config)
             ctx.layers[site.node] = LayerCalibration(
-                thresholds(histogram, site, ctx.config), "batchnorm", ctx.config.v_init
+                theta,
+                "batchnorm",
+                config.v_init,
+                max_burst=config.max_burst,
+                threshold_ratio=config.threshold_ratio,
             )
     missing = [site for site in sites if site.node not in ctx.layers]
     if not missing:
@@ -270,12 +277,13 @@ class _Walk:
         self._check_finite(site.node, entry)
         if entry.snn is not None and self.analysis.needs_conversion(site.input, site.form, np.float32):
             entry = Entry(entry.ann, [*self.pool.each(lambda i: self._snn(site.input, i, site.form))])
-        unsigned = LayerFit(site, entry, self.config, self.pool)
-        signed = SignedFit(site, entry, self.config, self.pool)
+        config = self.ctx.layer_config(site.node)
+        unsigned = LayerFit(site, entry, config, self.pool)
+        signed = SignedFit(site, entry, config, self.pool)
         if not self.with_snn:
-            is_signed = site.activation.encodes or self.config.neuron == "signed"
+            is_signed = site.activation.encodes or config.neuron == "signed"
             theta = signed.thresholds() if is_signed else unsigned.thresholds()
-            self.ctx.layers[site.node] = LayerCalibration(theta, self.source, self.config.v_init, signed=is_signed)
+            self.ctx.layers[site.node] = _calibration(config, theta, self.source, config.v_init, signed=is_signed)
             self.frontier.put(site.output, Entry([*signed.target]))
             return
         if self._is_signed(site, unsigned, signed):
@@ -297,9 +305,6 @@ class _Walk:
                 "(scaling, mean and standard deviation) and the network's weights"
             )
 
-    def _effective(self, theta: NDArray[np.float32]) -> NDArray[np.float32]:
-        return (theta * np.float32(self.config.threshold_ratio)).astype(np.float32)
-
     def _is_signed(self, site: NeuronSite, unsigned: LayerFit, signed: SignedFit) -> bool:
         """Decide for a layer, by the squared error of its mean output with the ANN's mean current."""
         if site.activation.encodes or self.config.neuron != "auto":
@@ -308,25 +313,56 @@ class _Walk:
             return False  # nothing arrives unevenly
         errors = []
         for fit in (unsigned, signed):
-            theta = self._effective(fit.thresholds())
+            theta = _effective(fit.thresholds(), fit.config)
             errors.append(signed.squared_error(fit.matched_spikes(theta), theta))
         return errors[1] < BETTER * errors[0]
 
     def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], Sequence[NDArray[Any]]]:
         theta = fit.thresholds()
-        effective = self._effective(theta)
+        effective = _effective(theta, fit.config)
         shift, counts = fit.correct(effective)
-        error, mean_error, rate = fit.errors(counts, effective)
-        return LayerCalibration(theta, self.source, fit.v_init, shift, mean_error, error, rate), effective, counts
+        found = (shift, *fit.errors(counts, effective))
+        return _calibration(fit.config, theta, self.source, fit.v_init, *found), effective, counts
 
     def _fit_signed(self, fit: SignedFit) -> tuple[LayerCalibration, NDArray[np.float32], Sequence[NDArray[Any]]]:
         theta = fit.thresholds()
-        effective = self._effective(theta)
-        shift, counts = fit.shift(), fit.matched_spikes(effective)
-        error, mean_error, rate = fit.errors(counts, effective)
-        v_init = self.config.v_init
-        layer = LayerCalibration(theta, self.source, v_init, shift, mean_error, error, rate, signed=True)
+        effective = _effective(theta, fit.config)
+        counts = fit.matched_spikes(effective)
+        found = (fit.shift(), *fit.errors(counts, effective))
+        layer = _calibration(fit.config, theta, self.source, fit.config.v_init, *found, signed=True)
         return layer, effective, counts
+
+
+def _effective(theta: NDArray[np.float32], config: Config) -> NDArray[np.float32]:
+    """Return θe = τ·θ."""
+    return (theta * np.float32(config.threshold_ratio)).astype(np.float32)
+
+
+def _calibration(
+    config: Config,
+    theta: NDArray[np.float32],
+    source: str,
+    v_init: float,
+    shift: NDArray[np.float32] | None = None,
+    error: float | None = None,
+    mean_error: float | None = None,
+    firing_rate: float | None = None,
+    *,
+    signed: bool = False,
+) -> LayerCalibration:
+    """Note what was found for a layer, with its own ψ and τ."""
+    return LayerCalibration(
+        theta,
+        source,
+        v_init,
+        shift,
+        mean_error,
+        error,
+        firing_rate,
+        signed,
+        max_burst=config.max_burst,
+        threshold_ratio=config.threshold_ratio,
+    )
 
 
 def weighted_channel_axis(node: gs.Node, rank: int) -> int | None:

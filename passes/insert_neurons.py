@@ -44,8 +44,8 @@ class InsertNeurons(Pass):
             node.inputs = [node.inputs[0], threshold, v_init]
             node.attrs = {
                 "timesteps": ctx.config.timesteps,
-                "max_burst": ctx.config.max_burst,
-                "threshold_ratio": float(ctx.config.threshold_ratio),
+                "max_burst": layer.max_burst,
+                "threshold_ratio": float(layer.threshold_ratio),
             }
             if node.op == "SignedBurstClip":
                 node.attrs["upper"] = float(site.activation.upper)

@@ -17,6 +17,7 @@ from snncc.neurons.burst_if import simulate
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry
+from snncc.passes.range_thresholds import range_thresholds
 from snncc.runtime.session import Array
 
 SWEEPS = 2
@@ -263,4 +264,7 @@ def thresholds(histogram: ChannelHistogram, site: NeuronSite, config: Config) ->
     if not config.per_channel:
         histogram = histogram.pooled()
     upper = site.activation.upper / config.threshold_ratio
+    if config.threshold_method != "mse":
+        percent = 100.0 if config.threshold_method == "max" else config.percentile
+        return range_thresholds(histogram, percent, config.max_burst, upper)
     return minimum_error_thresholds(histogram, config.timesteps, config.max_burst, config.v_init, upper=upper)

@@ -5,6 +5,8 @@ network.save("model.snn.onnx")
 logits = network.run(images)["logits"]
 """
 
+from snncc.allocation.result import Budget, SearchResult
+from snncc.allocation.run import search
 from snncc.artifact import VERSION
 from snncc.config import Config
 from snncc.errors import SnnccError
@@ -12,4 +14,14 @@ from snncc.network import SpikingNetwork, compile, load
 
 __version__ = VERSION
 
-__all__ = ["Config", "SnnccError", "SpikingNetwork", "__version__", "compile", "load"]
+__all__ = [
+    "Budget",
+    "Config",
+    "SearchResult",
+    "SnnccError",
+    "SpikingNetwork",
+    "__version__",
+    "compile",
+    "load",
+    "search",
+]

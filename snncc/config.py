@@ -16,6 +16,8 @@ MAX_BURST = 255
 """Largest ψ: spike counts are kept as uint8."""
 NEURONS = ("auto", "burst", "signed")
 """What a ReLU may become."""
+THRESHOLD_METHODS = ("mse", "max", "percentile")
+"""How θ is found: least squared error, or ψ spikes reach the activation's maximum or a percentile of it."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Config:
         v_init: v0, initial membrane potential as a fraction of the effective threshold, in [0, 1).
             0.5 turns the floor of the neuron into a rounding; 0 is the paper's equation.
         threshold_ratio: τ, multiplier of every threshold, at least 1.
+        threshold_method: one of `THRESHOLD_METHODS`.
+        percentile: of an activation's values, which θ·ψ reaches with the method "percentile", in [1, 100].
         per_channel: one threshold per channel (True) or one per layer.
         bias_correction: fold the mean conversion error of each layer into its bias. Needs calibration data.
         gain_correction: with the bias correction, also match the standard deviation of each weighted layer's output
@@ -48,6 +52,8 @@ class Config:
     max_burst: int = 4
     v_init: float = 0.5
     threshold_ratio: float = 1.0
+    threshold_method: str = "mse"
+    percentile: float = 99.9
     per_channel: bool = True
     bias_correction: bool = True
     gain_correction: bool = True
@@ -65,6 +71,11 @@ class Config:
         _check_int("batch_size", self.batch_size, 1, 65536)
         _check_float("v_init", self.v_init, 0.0, 1.0, open_top=True)
         _check_float("threshold_ratio", self.threshold_ratio, 1.0, 1e6)
+        _check_float("percentile", self.percentile, 1.0, 100.0)
+        if self.threshold_method not in THRESHOLD_METHODS:
+            raise UsageError(
+                f"threshold_method is {self.threshold_method!r}: it must be one of {', '.join(THRESHOLD_METHODS)}"
+            )
 
     def to_dict(self) -> dict[str, int | float | bool | str]:
         """Return the options as plain values, for JSON."""

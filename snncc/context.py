@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +44,8 @@ class LayerCalibration:
             energy; None without data.
         firing_rate: spikes per neuron and timestep on the calibration data; None without data.
         signed: the neuron can take spikes back.
+        max_burst: ψ of this layer.
+        threshold_ratio: τ of this layer.
     """
 
     v_threshold: NDArray[np.float32]
@@ -54,6 +56,8 @@ class LayerCalibration:
     error: float | None = None
     firing_rate: float | None = None
     signed: bool = False
+    max_burst: int = field(kw_only=True)
+    threshold_ratio: float = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Context:
     Attributes:
         config: options of the compile.
         calibration: calibration data, None if there is none.
+        assignment: ψ and τ of single layers of neurons, by the name of the node; the others have the configuration's.
         batchnorm: moments of the outputs of the BatchNormalization nodes that were in the file, by tensor name.
         analysis: result of the latest analysis.
         layers: result of calibration, by the name of the neuron's node.
@@ -104,6 +109,7 @@ class Context:
 
     config: Config
     calibration: Dataset | None = None
+    assignment: dict[str, tuple[int, float]] = field(default_factory=dict)
     batchnorm: dict[str, Moments] = field(default_factory=dict)
     analysis: Analysis = field(default_factory=Analysis)
     layers: dict[str, LayerCalibration] = field(default_factory=dict)
@@ -111,6 +117,17 @@ class Context:
     corrections: dict[str, WeightCorrection] = field(default_factory=dict)
     activations: dict[str, Activation] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    def layer_config(self, node: str) -> Config:
+        """Return the options for one layer of neurons: the configuration, with the layer's own ψ and τ.
+
+        Raises:
+            UsageError: they are out of range.
+        """
+        if node not in self.assignment:
+            return self.config
+        max_burst, threshold_ratio = self.assignment[node]
+        return replace(self.config, max_burst=max_burst, threshold_ratio=threshold_ratio)
 
     def warn(self, message: str) -> None:
         """Note something the user should know, once."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from snncc.context import Context
 from snncc.data import Dataset, InputSpec
 from snncc.data import load as load_data
 from snncc.errors import ArtifactError, UsageError
-from snncc.graph import export_model, import_graph, infer_shapes, shape_of
+from snncc.graph import export_model, first_line, import_graph, infer_shapes, shape_of
 from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
 from snncc.passes.analyse import analyse
@@ -209,6 +211,7 @@ def compile(
     *,
     calibration: Any = None,
     config: Config | None = None,
+    assignment: Mapping[str, tuple[int, float]] | None = None,
     hook: Hook | None = None,
     progress: Progress | None = None,
 ) -> SpikingNetwork:
@@ -220,6 +223,8 @@ def compile(
             an array, a mapping from input names to arrays, an iterable of batches, or a `Dataset`. A few hundred
             samples are enough. None: thresholds are guessed, with a warning in `record.warnings`.
         config: options; the default is T=8, ψ=4.
+        assignment: ψ and τ of single layers of neurons, by the name of the activation's node (see
+            `report()["layers"]`); the others have the configuration's.
         hook: what happens between passes.
         progress: told about finished steps of the calibration.
 
@@ -230,8 +235,9 @@ def compile(
         ModelError: the model can't be read or is invalid.
         UnsupportedModelError: the model holds nodes that can't be converted; all of them are listed.
         DataError: the calibration data doesn't fit the model.
+        UsageError: the assignment names a layer that isn't there, or is out of range.
     """
-    ctx = Context(config or Config())
+    ctx = Context(config or Config(), assignment=dict(assignment or {}))
     hook = hook or Hook()
     loaded = read_ann(model)
     if calibration is not None:
@@ -239,11 +245,26 @@ def compile(
         data = calibration if isinstance(calibration, Dataset) else load_data(resolve_data(calibration), specs)
         ctx.calibration = data
     graph = analyse_network(loaded, ctx, hook)
+    _check_assignment(ctx)
     account = _account(graph, ctx)
     hook.run(convert(progress), graph, ctx)
     record = _record(loaded, ctx, account)
     metadata = {p.key: p.value for p in loaded.model.metadata_props}
     return SpikingNetwork(build(graph, record, metadata), record)
+
+
+def _check_assignment(ctx: Context) -> None:
+    """Raise `UsageError` where the assignment of ψ and τ doesn't fit the network."""
+    known = [site.node for site in ctx.analysis.neurons]
+    for name in ctx.assignment:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            hint = f"; the nearest name is '{near[0]}'" if near else ""
+            raise UsageError(f"the assignment names '{name}', which is no layer of neurons of this network{hint}")
+        try:
+            ctx.layer_config(name)
+        except (UsageError, TypeError, ValueError) as error:
+            raise UsageError(f"the assignment of layer '{name}': {first_line(error)}") from error
 
 
 def _record(loaded: LoadedModel, ctx: Context, account: dict[str, Any]) -> Record:

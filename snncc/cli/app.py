@@ -21,6 +21,7 @@ from snncc.cli.eval import eval_command
 from snncc.cli.inspect import inspect_command
 from snncc.cli.options import SETTINGS, common_options
 from snncc.cli.run import run_command
+from snncc.cli.search import search_command
 from snncc.cli.terminal import Terminal
 from snncc.cli.view import view_command
 from snncc.cli.zoo import zoo_command
@@ -115,5 +116,13 @@ def main() -> None:
     """Turn trained ONNX networks into spiking ones, without training."""
 
 
-for _command in (compile_command, run_command, eval_command, inspect_command, view_command, zoo_command):
+for _command in (
+    compile_command,
+    search_command,
+    run_command,
+    eval_command,
+    inspect_command,
+    view_command,
+    zoo_command,
+):
     main.add_command(_command)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from snncc.cli.files import check_output, open_data
 from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
+from snncc.cli.search import budget_options, from_front, read_budget
 from snncc.cli.terminal import Terminal
 from snncc.config import Config
 from snncc.data import Dataset, ImageOptions
@@ -16,6 +19,7 @@ from snncc.errors import UsageError
 from snncc.loader import LoadedModel
 from snncc.network import SpikingNetwork, compile, default_output, input_specs, read_ann, resolve
 from snncc.pipeline import Hook
+from snncc.presets import PRESETS
 from snncc.report import snn as report
 from snncc.report.text import size as file_size
 
@@ -54,6 +58,13 @@ Examples:
 @click.option("--per-layer", is_flag=True, help="One threshold per layer instead of one per channel.")
 @click.option("--no-bias-correction", is_flag=True, help="Leave weights and biases as they are.")
 @click.option("--no-gain-correction", is_flag=True, help="Correct biases only, not the gain of the weights.")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="A method by name; options that are given win over its own. Some search ψ and τ per layer first.",
+)
+@click.option("--front", metavar="FRONT.json", help="ψ and τ per layer, and all options, from `snncc search`.")
+@budget_options
 @click.option("--trace", is_flag=True, help="Add an output with the running mean after each timestep.")
 @batch_size_option
 @click.option("--verify", is_flag=True, help="Check after each pass that the outputs stay equal where they should.")
@@ -77,6 +88,14 @@ def compile_command(
     per_layer: bool,
     no_bias_correction: bool,
     no_gain_correction: bool,
+    preset: str | None,
+    front: str | None,
+    budget: float | None,
+    spikes: float | None,
+    energy: float | None,
+    max_loss: float | None,
+    max_drop: float | None,
+    cost: str | None,
     trace: bool,
     batch_size: int,
     verify: bool,
@@ -90,25 +109,39 @@ def compile_command(
     like any other model. A few hundred calibration samples, fed as the network takes them, are enough; labels aren't
     needed.
     """
-    config = Config(
-        timesteps=timesteps,
-        max_burst=max_burst,
-        v_init=v_init,
-        threshold_ratio=threshold_ratio,
-        per_channel=not per_layer,
-        bias_correction=not no_bias_correction,
-        gain_correction=not no_gain_correction,
-        trace=trace,
-        batch_size=batch_size,
-    )
+    options: dict[str, Any] = {
+        "timesteps": timesteps,
+        "max_burst": max_burst,
+        "v_init": v_init,
+        "threshold_ratio": threshold_ratio,
+        "per_channel": not per_layer,
+        "bias_correction": not no_bias_correction,
+        "gain_correction": not no_gain_correction,
+        "trace": trace,
+        "batch_size": batch_size,
+    }
+    config = Config(**options) if preset is None else PRESETS[preset].config(**_given(options))
     target = default_output(model) if output is None else Path(output)
     inputs = {"model": str(resolve(model))} | ({} if calib is None else {"calibration data": calib})
     check_output(target, "-o", inputs)
     hook = Hook(verify=verify, dump=None if dump_passes is None else Path(dump_passes))
     loaded = read_ann(model)
     data = _calibration(loaded, calib, image, samples)
+    assignment = None
+    wanted = read_budget(budget=budget, spikes=spikes, energy=energy, max_loss=max_loss, max_drop=max_drop, cost=cost)
+    if preset is not None and (front is not None or wanted is not None):
+        raise UsageError("--preset chooses ψ and τ itself: leave --front and the budget away, or the preset")
+    if front is not None:
+        _check_alone(front)
+        searched, assignment = from_front(front, wanted, loaded.sha256, model)
+        config = replace(searched, trace=trace, batch_size=batch_size)
+    elif wanted is not None:
+        raise UsageError("a budget needs the result of a search: give --front, which `snncc search` writes")
+    if preset is not None and PRESETS[preset].method is not None:
+        with terminal.progress("searching", remaining=True) as progress:
+            assignment = PRESETS[preset].assignment(loaded, data, config, progress=progress)
     with terminal.progress("calibrating") as progress:
-        network = compile(loaded, calibration=data, config=config, hook=hook, progress=progress)
+        network = compile(loaded, calibration=data, config=config, assignment=assignment, hook=hook, progress=progress)
     network.save(target)
     terminal.warn(network.record.warnings)
     if terminal.json:
@@ -119,6 +152,33 @@ def compile_command(
         _print_summary(terminal, network, target, model, verified=verify)
     if time_passes:
         terminal.print("", report.timing_table(hook.timings))
+
+
+_OPTIONS = {
+    "per_channel": "per_layer",
+    "bias_correction": "no_bias_correction",
+    "gain_correction": "no_gain_correction",
+}
+"""Options of the compile whose flag has another name."""
+
+
+def _on_the_command_line(parameter: str) -> bool:
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that the user gave."""
+    return {name: value for name, value in options.items() if _on_the_command_line(_OPTIONS.get(name, name))}
+
+
+def _check_alone(front: str) -> None:
+    """Refuse options that the file of a search settles."""
+    settled = ("timesteps", "max_burst", "v_init", "threshold_ratio", "per_layer", "no_bias_correction")
+    for name in (*settled, "no_gain_correction"):
+        if _on_the_command_line(name):
+            option = "-T" if name == "timesteps" else "--" + name.replace("_", "-")
+            raise UsageError(f"{option} with --front: '{front}' settles it; search again for another value")
 
 
 def _calibration(

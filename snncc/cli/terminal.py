@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -84,12 +84,16 @@ class Terminal:
         self.err.print(clean(traceback.format_exc()), soft_wrap=True)
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[ProgressCallback | None]:
-        """Show a bar while a block runs; yields what reports finished and all steps, None where nothing is shown."""
+    def progress(self, label: str, *, remaining: bool = False) -> Iterator[ProgressCallback | None]:
+        """Show a bar while a block runs; yields what reports finished and all steps, None where nothing is shown.
+
+        With `remaining` it shows the time that is left instead of the time that has passed.
+        """
         if self.quiet or self.json or not self.err.is_terminal:
             yield None
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        time = TimeRemainingColumn() if remaining else TimeElapsedColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), time)
         with Progress(*columns, console=self.err, transient=True) as bar:
             task = bar.add_task(label, total=None)
 

@@ -31,7 +31,9 @@ def corrected(text: str, only: tuple[str, ...] | None = None) -> tuple[gs.Graph,
     ctx.analysis = analyse(after)
     for site in ctx.analysis.neurons:
         shift = shifts(site.channels or 1) if only is None or site.node in only else None
-        ctx.layers[site.node] = LayerCalibration(np.ones(1, np.float32), "data", 0.5, bias_shift=shift)
+        ctx.layers[site.node] = LayerCalibration(
+            np.ones(1, np.float32), "data", 0.5, bias_shift=shift, max_burst=4, threshold_ratio=1.0
+        )
     assert CorrectBias().run(after, ctx) is True
     return before, after, ctx
 
@@ -163,6 +165,8 @@ def test_no_shift_no_change() -> None:
     ctx = Context(Config())
     ctx.analysis = analyse(graph)
     for shift in (None, np.zeros(4, np.float32)):
-        ctx.layers["y"] = LayerCalibration(np.ones(4, np.float32), "data", 0.5, bias_shift=shift)
+        ctx.layers["y"] = LayerCalibration(
+            np.ones(4, np.float32), "data", 0.5, bias_shift=shift, max_burst=4, threshold_ratio=1.0
+        )
         assert CorrectBias().run(graph, ctx) is False
     assert export_model(graph).SerializeToString(deterministic=True) == before

@@ -20,7 +20,8 @@ def inserted(text: str, per_channel: bool = True) -> tuple[object, Context]:
     ctx.analysis = analyse(graph)
     for site in ctx.analysis.neurons:
         count = (site.channels or 1) if per_channel else 1
-        ctx.layers[site.node] = LayerCalibration(np.arange(1, count + 1, dtype=np.float32), "data", 0.25)
+        theta = np.arange(1, count + 1, dtype=np.float32)
+        ctx.layers[site.node] = LayerCalibration(theta, "data", 0.25, max_burst=5, threshold_ratio=2.5)
     assert InsertNeurons().run(graph, ctx) is True
     return graph, ctx
 
@@ -52,7 +53,11 @@ def test_node_keeps_its_name_and_output_and_says_its_options() -> None:
     node = next(n for n in graph.nodes if n.name == "r1")  # type: ignore[attr-defined]
     assert (node.op, node.domain, node.outputs[0].name) == ("BurstIF", DOMAIN, "r1")
     assert [t.name for t in node.inputs] == ["c1", "r1.v_threshold", "r1.v_init"]
-    assert node.attrs == {"timesteps": 7, "max_burst": 3, "threshold_ratio": 1.5}
+    assert node.attrs == {
+        "timesteps": 7,
+        "max_burst": 5,
+        "threshold_ratio": 2.5,
+    }  # the layer's own
     assert constant(node.inputs[2]) == np.float32(0.25)
     assert (ctx.activations["r1"].kind, ctx.activations["r1"].upper) == ("clip", 6.0)
 

@@ -26,6 +26,9 @@ from snncc.errors import UsageError
         ("v_init", 0.999),
         ("threshold_ratio", 1.0),
         ("threshold_ratio", 2),
+        ("percentile", 100),
+        ("percentile", 1.0),
+        ("threshold_method", "max"),
     ],
 )
 def test_values_in_range(option: str, value: Any) -> None:
@@ -54,6 +57,8 @@ def test_values_in_range(option: str, value: Any) -> None:
         ("threshold_ratio", 0.99),
         ("threshold_ratio", float("inf")),
         ("threshold_ratio", np.nan),
+        ("percentile", 0.999),
+        ("percentile", 100.1),
     ],
 )
 def test_values_out_of_range_are_named(option: str, value: Any) -> None:
@@ -74,3 +79,9 @@ def test_options_are_plain_values() -> None:
 def test_options_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().timesteps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", ["best", "", None, 1])
+def test_methods_are_named(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"^threshold_method is .*: it must be one of mse, max, percentile$"):
+        Config(threshold_method=value)

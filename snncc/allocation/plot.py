@@ -1,0 +1,105 @@
+"""What a search found, drawn: sensitivity per layer and candidate, and the front of cost and sensitivity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.result import SearchResult
+from snncc.errors import UsageError
+from snncc.graph import first_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMATS = (".svg", ".png")
+_LABELS = {
+    "spikes": "spikes per sample",
+    "operations": "synaptic operations per sample",
+    "energy": "energy per sample (J)",
+}
+_METRICS = {"symmetric_kl": "symmetric KL divergence", "relative_squared_error": "relative squared error"}
+
+
+def check_plot(path: Path) -> None:
+    """Check before the work starts that a plot can be drawn.
+
+    Raises:
+        UsageError: matplotlib is missing, or the file's format isn't known.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"'{path}' must end in {' or '.join(FORMATS)}: choose another --plot")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "--plot needs matplotlib, which is not installed: install it with `pip install 'snncc[plot]'`"
+        ) from error
+
+
+def plot(result: SearchResult, path: Path) -> None:
+    """Draw a search to a file, `.svg` or `.png`.
+
+    Raises:
+        UsageError: matplotlib is missing, the format isn't known, or the file can't be written.
+    """
+    check_plot(path)
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    # Text stays text, and the same search gives the same file.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "snncc", "font.size": 9}):
+        figure = Figure(figsize=(11, 9), layout="constrained")
+        by_burst, by_ratio, front = figure.subplot_mosaic([["burst", "ratio"], ["front", "front"]]).values()
+        uniform = Candidate(result.config.max_burst, float(result.config.threshold_ratio))
+        _sensitivity(by_burst, result, "ψ", 0, uniform.threshold_ratio)
+        _sensitivity(by_ratio, result, "τ", 1, uniform.max_burst)
+        _front(front, result)
+        figure.suptitle(f"{result.source['name']}, T={result.config.timesteps}")
+        metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
+        try:
+            figure.savefig(path, dpi=150, metadata=metadata)
+        except OSError as error:
+            raise UsageError(f"can't write '{path}': {first_line(error)}; choose another --plot") from error
+
+
+def _sensitivity(axes: Axes, result: SearchResult, symbol: str, varied: int, fixed: float) -> None:
+    """Draw a line per layer over ψ (at one τ) or τ (at one ψ); colours run from the first layer to the last."""
+    import matplotlib as mpl
+
+    colours = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(result.layers)))
+    for layer, colour in zip(result.layers, colours, strict=True):
+        points = sorted(
+            (c[varied], max(s.loss, 1e-12))
+            for c, s in zip(layer.candidates, layer.scores, strict=True)
+            if c[1 - varied] == fixed
+        )
+        axes.plot(*zip(*points, strict=True), marker=".", color=colour, linewidth=1, label=layer.name)
+    axes.set(xlabel=symbol, ylabel=_METRICS.get(result.metric, result.metric), yscale="log")
+    axes.set_title(f"sensitivity of each layer to {symbol} (first layer dark, last bright)")
+    axes.grid(alpha=0.3)
+
+
+def _front(axes: Axes, result: SearchResult) -> None:
+    kind = result.budget.counted
+    front, fixed = result.front(kind), result.fixed_cost(kind)
+    axes.plot(front.cost + fixed, np.maximum(front.loss, 1e-12), color="tab:blue", label="Pareto front, predicted")
+    baselines = [c for c in result.layers[0].candidates if c.threshold_ratio == result.config.threshold_ratio]
+    points = [result.predicted({layer.name: c for layer in result.layers}, kind) for c in baselines]
+    axes.plot(*zip(*points, strict=True), "x", color="tab:gray", label="the same ψ everywhere, predicted")
+    for candidate, point in zip(baselines, points, strict=True):
+        axes.annotate(f"ψ={candidate.max_burst}", point, textcoords="offset points", xytext=(4, 4), fontsize=7)
+    for number, measured in enumerate(result.measured):
+        label = "simulated" if number == 0 else None
+        axes.plot(measured.cost(kind), max(measured.loss, 1e-12), "s", color="tab:orange", label=label)
+        cost, loss = result.predicted(measured.assignment, kind)
+        axes.plot([cost, measured.cost(kind)], [loss, measured.loss], ":", color="tab:orange", linewidth=1)
+    if result.assignment:
+        axes.plot(*result.predicted(result.assignment, kind), "*", color="tab:red", markersize=12, label="chosen")
+    axes.set(xlabel=_LABELS[kind], ylabel=_METRICS.get(result.metric, result.metric), yscale="log", xscale="log")
+    axes.set_title("front of summed sensitivity; dotted: from the prediction to its simulation")
+    axes.legend()
+    axes.grid(alpha=0.3)

@@ -1,0 +1,277 @@
+"""The result of a search: what each candidate does, what was simulated, and which choice any budget gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.pareto import Front, pareto_front
+from snncc.allocation.sensitivity import Score
+from snncc.config import Config
+from snncc.errors import UsageError
+from snncc.runtime.meter import CMOS_45NM
+
+Assignment = dict[str, Candidate]
+"""ψ and τ by the name of the layer's node."""
+
+COSTS = ("spikes", "operations", "energy")
+"""What a budget may be counted in: spikes, synaptic operations, or joules in the 45 nm profile; per sample."""
+_NEAR = 0.98
+"""A simulated point that spends at least this share of a budget is preferred to one that was only predicted."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may be spent, or lost.
+
+    Attributes:
+        kind: "relative" (to the uniform configuration), "spikes", "energy" (joules per sample), "max_drop" (points of
+            agreement with the ANN below the uniform configuration's), or "loss" (summed sensitivity, relative to the
+            uniform configuration's: the r of SSC).
+        value: how much.
+        cost: what is counted: see `COSTS`. "spikes" and "energy" settle it themselves.
+    """
+
+    kind: str = "relative"
+    value: float = 1.0
+    cost: str = "spikes"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("relative", "spikes", "energy", "max_drop", "loss"):
+            raise UsageError(f"budget is {self.kind!r}: it must be relative, spikes, energy, max_drop or loss")
+        if self.cost not in COSTS:
+            raise UsageError(f"cost is {self.cost!r}: it must be one of {', '.join(COSTS)}")
+        if not np.isfinite(self.value) or self.value < 0 or (self.value == 0 and self.kind != "max_drop"):
+            raise UsageError(f"the budget is {self.value!r}: it must be a positive number")
+
+    @property
+    def counted(self) -> str:
+        """What is counted, one of `COSTS`."""
+        return self.kind if self.kind in ("spikes", "energy") else self.cost
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """One layer of neurons.
+
+    Attributes:
+        name: its node.
+        candidates: what it may get.
+        scores: what each does, with the other layers as in the ANN.
+    """
+
+    name: str
+    candidates: tuple[Candidate, ...]
+    scores: tuple[Score, ...]
+
+    @property
+    def loss(self) -> NDArray[np.float64]:
+        """Sensitivity per candidate, float64 [K]."""
+        return np.array([score.loss for score in self.scores])
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A network that was compiled and simulated on the calibration set; figures per sample.
+
+    Attributes:
+        assignment: its ψ and τ.
+        loss: symmetric KL or relative squared error of its output against the ANN's.
+        agreement: share of samples of which it says the ANN's class; None without classes.
+        spikes: spikes of each layer, in the order of the layers.
+        operations: synaptic operations.
+        macs: multiply-accumulates that remain.
+    """
+
+    assignment: Assignment
+    loss: float
+    agreement: float | None
+    spikes: tuple[float, ...]
+    operations: float
+    macs: float
+
+    def cost(self, kind: str) -> float:
+        """Return what it costs; see `COSTS`."""
+        spikes = sum(self.spikes)
+        if kind == "energy":
+            return self.operations * CMOS_45NM.ac + self.macs * CMOS_45NM.mac + spikes * CMOS_45NM.spike
+        return spikes if kind == "spikes" else self.operations
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What a search found. Figures are per sample.
+
+    Attributes:
+        source: name and SHA-256 of the ANN.
+        calibration: number of samples and fingerprint of the data.
+        config: options of the compile.
+        options: sensitivity and candidates, as the search was told.
+        metric: what a loss is: "symmetric_kl" or "relative_squared_error".
+        layers: a table per layer of neurons, in topological order.
+        macs: multiply-accumulates of the SNN, which no candidate changes; None if nothing was simulated.
+        measured: what was simulated; the uniform configuration comes first.
+        budget: the budget that was asked for.
+        assignment: the best choice within it.
+    """
+
+    source: dict[str, Any]
+    calibration: dict[str, Any]
+    config: Config
+    options: dict[str, Any]
+    metric: str
+    layers: tuple[LayerTable, ...]
+    measured: tuple[Measurement, ...] = ()
+    budget: Budget = Budget()
+    assignment: Assignment = field(default_factory=dict)
+
+    @property
+    def uniform(self) -> Assignment:
+        """The configuration's own ψ and τ for every layer."""
+        candidate = Candidate(self.config.max_burst, float(self.config.threshold_ratio))
+        return {layer.name: candidate for layer in self.layers}
+
+    def measurement(self, assignment: Mapping[str, Candidate]) -> Measurement | None:
+        """Return the simulation of a choice, None if it wasn't simulated."""
+        return next((m for m in self.measured if m.assignment == dict(assignment)), None)
+
+    @cached_property
+    def factors(self) -> NDArray[np.float64]:
+        """Spikes in the simulated uniform configuration over those predicted for it, by layer; 1 where not known.
+
+        A prediction leaves the other layers as in the ANN, and lets currents arrive evenly.
+        """
+        baseline = self.measurement(self.uniform)
+        factors = np.ones(len(self.layers))
+        for number, layer in enumerate(self.layers if baseline is not None else ()):
+            predicted = self._score(layer, self.uniform).spikes
+            if baseline is not None and predicted > 0 and baseline.spikes[number] > 0:
+                factors[number] = baseline.spikes[number] / predicted
+        return factors
+
+    def candidate_costs(self, kind: str) -> list[NDArray[np.float64]]:
+        """Return the predicted cost of each layer's candidates; what none of them changes is left out."""
+        tables = []
+        for layer, factor in zip(self.layers, self.factors, strict=True):
+            spikes = np.array([s.spikes for s in layer.scores]) * factor
+            operations = np.array([s.operations for s in layer.scores]) * factor
+            energy = operations * CMOS_45NM.ac + spikes * CMOS_45NM.spike
+            tables.append({"spikes": spikes, "operations": operations, "energy": energy}[kind])
+        return tables
+
+    def fixed_cost(self, kind: str) -> float:
+        """Return the cost that no choice changes: energy of the multiply-accumulates that remain."""
+        return self.measured[0].macs * CMOS_45NM.mac if kind == "energy" and self.measured else 0.0
+
+    def predicted(self, assignment: Mapping[str, Candidate], kind: str) -> tuple[float, float]:
+        """Return the predicted cost and loss of a choice.
+
+        Raises:
+            UsageError: a layer's choice is none of its candidates.
+        """
+        cost, loss = self.fixed_cost(kind), 0.0
+        for layer, costs in zip(self.layers, self.candidate_costs(kind), strict=True):
+            cost += float(costs[self._index(layer, assignment)])
+            loss += self._score(layer, assignment).loss
+        return cost, loss
+
+    def front(self, kind: str) -> Front:
+        """Return the Pareto front of predicted cost (the fixed one left out) against the sum of sensitivities."""
+        if kind not in self._fronts:
+            self._fronts[kind] = pareto_front(self.candidate_costs(kind), [layer.loss for layer in self.layers])
+        return self._fronts[kind]
+
+    @cached_property
+    def _fronts(self) -> dict[str, Front]:
+        return {}
+
+    def at(self, point: int, kind: str) -> Assignment:
+        """Return the choice at a point of a front."""
+        chosen = self.front(kind).choice(point)
+        return {layer.name: layer.candidates[k] for layer, k in zip(self.layers, chosen, strict=True)}
+
+    def cost_of(self, budget: Budget) -> float:
+        """Return a budget on cost in what it counts.
+
+        Raises:
+            UsageError: it is none on cost.
+        """
+        if budget.kind == "relative":
+            baseline = self.measurement(self.uniform)
+            kind = budget.counted
+            whole = self.predicted(self.uniform, kind)[0] if baseline is None else baseline.cost(kind)
+            return budget.value * whole
+        if budget.kind in ("max_drop", "loss"):
+            raise UsageError("a budget on agreement or sensitivity says nothing of cost")
+        if budget.kind == "energy" and not self.measured:
+            raise UsageError("a budget of energy needs a simulation, which counts the operations: search with one")
+        return budget.value
+
+    def predict_best(self, cost: float, kind: str) -> Assignment:
+        """Return the choice of least summed sensitivity whose predicted cost is within `cost`.
+
+        Raises:
+            UsageError: there is none; the message names the least cost.
+        """
+        front, fixed = self.front(kind), self.fixed_cost(kind)
+        if cost - fixed < front.cost[0]:
+            unit = {"spikes": "spikes", "operations": "synaptic operations", "energy": "J"}[kind]
+            least, uniform = front.cost[0] + fixed, self.predicted(self.uniform, kind)[0]
+            raise UsageError(
+                f"the budget of {cost:.6g} {unit} per sample can't be met: the nearest that can is {least:.6g} {unit}, "
+                f"{least / uniform:.4g} of the uniform configuration's; allow that, larger threshold ratios or fewer "
+                "timesteps"
+            )
+        return self.at(front.within_cost(cost - fixed), kind)
+
+    def predict_cheapest(self, loss: float, kind: str) -> Assignment:
+        """Return the cheapest choice, as predicted, whose summed sensitivity is at most `loss`.
+
+        Raises:
+            UsageError: there is none; the message names the least loss.
+        """
+        return self.at(self.front(kind).within_loss(loss * (1 + 1e-12)), kind)
+
+    def choose(self, budget: Budget) -> Assignment:
+        """Return the best choice within a budget: of what was simulated close to it, else as it is predicted.
+
+        Raises:
+            UsageError: no choice is within the budget; the message names the nearest one that is.
+        """
+        kind = budget.counted
+        if budget.kind == "max_drop":
+            return self._cheapest(budget).assignment
+        if budget.kind == "loss":
+            return self.predict_cheapest(budget.value * self.predicted(self.uniform, kind)[1], kind)
+        cost = self.cost_of(budget)
+        near = [m for m in self.measured if _NEAR * cost <= m.cost(kind) <= cost * (1 + 1e-9)]
+        if near:
+            # What is cheaper than the budget and better still is better.
+            within = [m for m in self.measured if m.cost(kind) <= cost * (1 + 1e-9)]
+            return min(within, key=lambda m: m.loss).assignment
+        return self.predict_best(cost, kind)
+
+    def _cheapest(self, budget: Budget) -> Measurement:
+        baseline = self.measurement(self.uniform)
+        if baseline is None or baseline.agreement is None:
+            raise UsageError(
+                "a budget on the drop of agreement needs class scores and simulated points: give --budget, or search "
+                "with --simulate above 0"
+            )
+        least = baseline.agreement - budget.value / 100
+        good = [m for m in self.measured if m.agreement is not None and m.agreement >= least - 1e-12]
+        return min(good, key=lambda m: m.cost(budget.counted))
+
+    def _index(self, layer: LayerTable, assignment: Mapping[str, Candidate]) -> int:
+        if assignment[layer.name] not in layer.candidates:
+            raise UsageError(f"ψ and τ {tuple(assignment[layer.name])} of layer '{layer.name}' were not scored")
+        return layer.candidates.index(assignment[layer.name])
+
+    def _score(self, layer: LayerTable, assignment: Mapping[str, Candidate]) -> Score:
+        return layer.scores[self._index(layer, assignment)]

@@ -1,0 +1,314 @@
+"""The search: score every candidate of every layer, choose, simulate what was chosen, keep the best.
+
+1. Sensitivity and cost of each candidate, from the closed form (`snncc.allocation.sensitivity`).
+2. The uniform configuration is simulated: its spikes scale the predicted ones, and it is what budgets are relative to.
+3. Dynamic programming gives the best choice for any cost (`snncc.allocation.pareto`).
+4. Layers are not independent and currents do not arrive evenly, so points of the front around the budget are compiled
+   and simulated, and the best one measured is the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from snncc.allocation.cache import Cache
+from snncc.allocation.candidates import Candidate, bursts, joined, ratios
+from snncc.allocation.in_context import InContext
+from snncc.allocation.result import Assignment, Budget, LayerTable, Measurement, SearchResult
+from snncc.allocation.sensitivity import LayerJob, Score, isolated
+from snncc.allocation.simulate import Simulations
+from snncc.artifact import VERSION
+from snncc.config import Config
+from snncc.context import Context
+from snncc.data import Dataset
+from snncc.data import load as load_data
+from snncc.errors import UsageError
+from snncc.loader import LoadedModel
+from snncc.network import Source, analyse_network, compile, input_specs, read_ann, resolve_data, sized_graph
+from snncc.passes.analyse import analyse
+from snncc.passes.calibrate import Progress
+from snncc.pipeline import Hook
+
+METHODS = ("joint", "bsr", "ssc", "bsr+ssc")
+"""Which candidates there are: every ψ at the configuration's τ (bsr), every τ at its ψ (ssc), or both at once (joint).
+
+The paper's order is "bsr+ssc": ψ for the budget first, then every τ at the ψ that each layer got, as cheap as possible
+without a larger sum of sensitivities."""
+SENSITIVITIES = ("uneven", "isolated", "in-context")
+"""The other layers are as in the ANN and currents arrive unevenly, or evenly; or the other layers spike."""
+SIMULATE = 4
+"""Points of the front that are simulated, besides the uniform configuration."""
+
+
+def search(
+    model: Source | LoadedModel,
+    *,
+    calibration: Any,
+    config: Config | None = None,
+    method: str = "joint",
+    candidates: Sequence[tuple[int, float]] | None = None,
+    budget: Budget | None = None,
+    sensitivity: str = "uneven",
+    simulate: int = SIMULATE,
+    cache: bool = True,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Search ψ and τ for every layer of neurons.
+
+    Args:
+        model: path of an ONNX file, `zoo:NAME`, a model in memory, or what `read_ann` returned.
+        calibration: data as `snncc.compile` takes it.
+        config: options of the compile; its ψ and τ are the uniform configuration that budgets are relative to.
+        method: one of `METHODS`.
+        candidates: pairs (ψ, τ) for every layer, instead of those of the method.
+        budget: what may be spent; the default is what the uniform configuration spends.
+        sensitivity: one of `SENSITIVITIES`; "in-context" costs about T times as much as the others.
+        simulate: points of the front to simulate; 0 for the prediction alone.
+        cache: remember what was measured in the user's cache folder.
+        executor: what scores independent layers; None: one after the other, here.
+        progress: told about finished and all steps.
+
+    Returns:
+        The result; `snncc.compile(..., config=result.config, assignment=result.assignment)` makes the network.
+
+    Raises:
+        ModelError: the model can't be read or is invalid.
+        UnsupportedModelError: the model holds nodes that can't be converted.
+        DataError: the calibration data doesn't fit the model.
+        UsageError: an option is out of range, or no choice is within the budget (the nearest that is, is named).
+    """
+    config, budget = config or Config(), budget or Budget()
+    if simulate < 0:
+        raise UsageError(f"the number of points to simulate is {simulate}: it must be 0 or more")
+    if sensitivity not in SENSITIVITIES:
+        raise UsageError(f"sensitivity is {sensitivity!r}: it must be one of {', '.join(SENSITIVITIES)}")
+    loaded = read_ann(model)
+    data = calibration if isinstance(calibration, Dataset) else _data(calibration, loaded)
+    chosen = _candidates("bsr" if method == "bsr+ssc" else method, candidates, config)
+    found = _Search(loaded, data, config, sensitivity, cache)
+    result = found.scored(method, lambda _: chosen, executor, progress)
+    if budget.kind == "max_drop" and (found.class_output is None or not simulate):
+        raise UsageError(
+            "a budget on the drop of agreement needs class scores [N, K] and simulated points: give a budget on cost"
+        )
+    if method == "bsr+ssc" and candidates is None:
+        return found.compressed(result, budget, simulate, executor, progress)
+    if simulate:
+        result = found.simulated(result, budget, simulate, progress)
+    return replace(result, budget=budget, assignment=result.choose(budget))
+
+
+def _data(calibration: Any, loaded: LoadedModel) -> Dataset:
+    if calibration is None:
+        raise UsageError("a search needs calibration data: give some with --calib")
+    return load_data(resolve_data(calibration), input_specs(loaded.model))
+
+
+def _candidates(method: str, given: Sequence[tuple[int, float]] | None, config: Config) -> tuple[Candidate, ...]:
+    """Return the candidates; the uniform configuration is always among them."""
+    if method not in METHODS:
+        raise UsageError(f"method is {method!r}: it must be one of {', '.join(METHODS)}")
+    uniform = Candidate(config.max_burst, float(config.threshold_ratio))
+    if given is not None:
+        chosen = joined((uniform,), (Candidate(int(b), float(r)) for b, r in given))
+    else:
+        by_burst, by_ratio = bursts(uniform.threshold_ratio), ratios(uniform.max_burst)
+        chosen = joined((uniform,), {"bsr": by_burst, "ssc": by_ratio, "joint": joined(by_burst, by_ratio)}[method])
+    for candidate in chosen:
+        replace(config, max_burst=candidate.max_burst, threshold_ratio=candidate.threshold_ratio)  # checks the ranges
+    return chosen
+
+
+class _Search:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        data: Dataset,
+        config: Config,
+        sensitivity: str,
+        cache: bool,
+    ) -> None:
+        self._sensitivity = sensitivity
+        self._loaded, self._data, self._config = loaded, data, config
+        self._calibration = {"samples": len(data), "fingerprint": data.fingerprint()}
+        options = {k: v for k, v in config.to_dict().items() if k not in ("batch_size", "trace")}
+        fixed = {"version": VERSION, "model": loaded.sha256, "data": self._calibration["fingerprint"]}
+        # Alone, a layer depends on nothing that only the other layers or the corrections have.
+        alone = ("timesteps", "v_init", "per_channel", "threshold_method", "percentile")
+        fit = options if sensitivity == "in-context" else {k: options[k] for k in alone}
+        outputs = [output.name for output in loaded.outputs]
+        self._scores = Cache(
+            "sensitivity", {**fixed, **fit, "outputs": outputs, "kind": sensitivity} if cache else None
+        )
+        own = {k: v for k, v in options.items() if k not in ("max_burst", "threshold_ratio")}
+        self._points = Cache("points", {**fixed, **own, "outputs": outputs} if cache else None)
+        self.class_output: str | None = None
+
+    def scored(
+        self,
+        method: str,
+        candidates: Callable[[str], tuple[Candidate, ...]],
+        executor: Executor | None,
+        progress: Progress | None,
+    ) -> SearchResult:
+        """Score what the cache doesn't know."""
+        ctx = Context(self._config)
+        graph = analyse_network(self._loaded, ctx, Hook())
+        ctx.analysis = analyse(sized_graph(graph, self._data))
+        self.class_output = class_output(graph, self._data)
+        names = [site.node for site in ctx.analysis.neurons]
+        missing = {name: [c for c in candidates(name) if _key(name, c) not in self._scores.rows] for name in names}
+        # The further a layer is from the end, the longer its suffix.
+        work = {name: (len(names) - i) * len(missing[name]) for i, name in enumerate(names)}
+        finished = 0
+
+        def done(name: str, scores: list[Score]) -> None:
+            nonlocal finished
+            self._scores.add(
+                {_key(name, c): (s.loss, s.spikes, s.operations) for c, s in zip(missing[name], scores, strict=True)}
+            )
+            finished += work[name]
+            if progress is not None:
+                progress(finished, sum(work.values()))
+
+        if any(missing.values()):
+            isolated(
+                graph,
+                ctx.analysis,
+                self._data,
+                self._config,
+                missing,
+                self.class_output,
+                uneven=self._sensitivity == "uneven",
+                score=self._in_context() if self._sensitivity == "in-context" else None,
+                executor=executor,
+                done=done,
+            )
+        rows = self._scores.rows
+        layers = tuple(
+            LayerTable(name, candidates(name), tuple(Score(*rows[_key(name, c)][:3]) for c in candidates(name)))
+            for name in names
+        )
+        return SearchResult(
+            source={"name": self._loaded.name, "sha256": self._loaded.sha256},
+            calibration=self._calibration,
+            config=self._config,
+            options={"method": method, "sensitivity": self._sensitivity},
+            metric="relative_squared_error" if self.class_output is None else "symmetric_kl",
+            layers=layers,
+        )
+
+    def _in_context(self) -> Callable[[LayerJob], list[Score]]:
+        network = compile(self._loaded, calibration=self._data, config=self._config)
+        return InContext(network, self._data, self._config).scores
+
+    def compressed(
+        self,
+        result: SearchResult,
+        budget: Budget,
+        simulate: int,
+        executor: Executor | None,
+        progress: Progress | None,
+    ) -> SearchResult:
+        """Choose ψ for a budget on cost, then τ at that ψ: the paper's order."""
+        if budget.kind in ("max_drop", "loss"):
+            raise UsageError("the method bsr+ssc takes a budget on cost only: choose another --method")
+        kind = budget.counted
+        simulations = Simulations(self._loaded, self._data, self._config, self.class_output, self._points)
+        names = [layer.name for layer in result.layers]
+        measured: list[Measurement] = []
+        if simulate:
+            measured.append(simulations.measure(result.uniform, names))
+            result = replace(result, measured=tuple(measured))
+        first = result.predict_best(result.cost_of(budget), kind)
+        uniform = result.uniform
+
+        def at_burst(name: str) -> tuple[Candidate, ...]:
+            return joined((uniform[name], first[name]), ratios(first[name].max_burst))
+
+        second = replace(self.scored("bsr+ssc", at_burst, executor, progress), measured=tuple(measured))
+        assignment = second.predict_cheapest(second.predicted(first, kind)[1], kind)
+        if simulate:
+            measured += [simulations.measure(first, names), simulations.measure(assignment, names)]
+        return replace(second, measured=tuple(measured), budget=budget, assignment=assignment)
+
+    def simulated(self, result: SearchResult, budget: Budget, count: int, progress: Progress | None) -> SearchResult:
+        """Simulate the uniform configuration and `count` points around the budget."""
+        simulations = Simulations(self._loaded, self._data, self._config, self.class_output, self._points)
+        names = [layer.name for layer in result.layers]
+        found: list[Measurement] = []
+
+        def measure(assignment: Assignment) -> Measurement:
+            known = next((m for m in found if m.assignment == assignment), None)
+            if known is None:
+                found.append(known := simulations.measure(assignment, names))
+            if progress is not None:
+                progress(min(len(found), count + 1), count + 1)
+            return known
+
+        measure(result.uniform)
+        result = replace(result, measured=tuple(found))
+        if budget.kind == "loss":
+            measure(result.choose(budget))
+        elif budget.kind == "max_drop":
+            _bisect(result, budget, count, measure)
+        else:
+            _approach(result, budget, count, measure)
+        return replace(result, measured=tuple(found))
+
+
+def _approach(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
+    """Simulate choices whose real cost comes as near to a budget as the front allows, from below."""
+    kind, limit = budget.counted, result.cost_of(budget)
+    least, most = result.front(kind).cost[0], result.front(kind).cost[-1]
+    fixed = result.fixed_cost(kind)
+    target = limit
+    for number in range(count):
+        point = measure(result.predict_best(target, kind))
+        spent = (point.cost(kind) - fixed) / max(limit - fixed, 1e-30)
+        # The prediction is off by a factor that changes little from one point to the next.
+        aim = 1.0 - 0.002 * (number + 1)
+        target = fixed + float(np.clip((target - fixed) * aim / max(spent, 1e-3), least, max(most, least)))
+
+
+def _bisect(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
+    """Look for the cheapest point of the front whose simulated agreement is still good enough."""
+    kind = budget.counted
+    front = result.front(kind)
+    baseline = result.measured[0]
+    least = (baseline.agreement or 0.0) - budget.value / 100
+    low, high = float(front.cost[0]), float(baseline.cost(kind) - result.fixed_cost(kind))
+    for _ in range(count):
+        middle = float(np.sqrt(low * max(high, low)))
+        point = measure(result.at(front.within_cost(middle), kind))
+        if (point.agreement or 0.0) >= least - 1e-12:
+            high = middle
+        else:
+            low = middle
+
+
+def class_output(graph: gs.Graph, data: Dataset) -> str | None:
+    """Return the first output [N, K] of floating-point numbers with K >= 2 that isn't shaped like an input."""
+    shapes = {tuple(data.arrays[spec.name].shape[1:]) for spec in data.inputs}
+    for tensor in graph.outputs:
+        shape = tuple(tensor.shape or ())
+        scores = len(shape) == 2 and np.dtype(tensor.dtype).kind == "f" and shape[1:] not in shapes
+        if scores and isinstance(shape[1], int) and shape[1] >= 2:
+            return str(tensor.name)
+    return None
+
+
+def _key(name: str, candidate: Candidate) -> str:
+    return f"{candidate.max_burst} {candidate.threshold_ratio!r} {name}"
+
+
+def assignment_of(values: Mapping[str, Candidate]) -> dict[str, tuple[int, float]]:
+    """Return a choice as `snncc.compile` takes it."""
+    return {name: (candidate.max_burst, candidate.threshold_ratio) for name, candidate in values.items()}

@@ -1,0 +1,261 @@
+"""Sensitivity and cost of every candidate of every layer, with all other layers left as they are in the ANN.
+
+The closed form takes currents to be constant over time, which in the real network only the first layer's are. What
+uneven arrival adds is the greater part of the error at small T·ψ, and the threshold fit weighs it; with `uneven` a
+random disturbance of the same size stands for it, so that candidates are compared by the error of the neuron that will
+run.
+
+One walk through the ANN: at each activation the frontier holds what the rest of the network reads. There θ is fitted
+for each candidate, and the rest is run with the layer spiking. So a candidate costs the passes through its suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.metric import Distance
+from snncc.allocation.operations import FanOut
+from snncc.allocation.suffix import Cut, Neurons, Suffix, cut_behind
+from snncc.analysis import Analysis, Domain, NeuronSite
+from snncc.config import Config
+from snncc.data import Dataset
+from snncc.errors import UsageError
+from snncc.graph import is_missing, outer_inputs
+from snncc.neurons.threshold import UNEVENNESS, ChannelHistogram
+from snncc.passes.frontier import Entry, Frontier
+from snncc.passes.layer_fit import by_channel, thresholds
+from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, submodel
+from snncc.runtime.session import Array, Session
+
+_FOLDED = 1 << 21
+"""Most values of a layer's output that all candidates of one run have together: it should stay in the cache."""
+_PENDING = 4
+"""Layers that may wait in an executor at a time: each holds its part of the frontier."""
+
+Wanted = Mapping[str, Sequence[Candidate]]
+"""Candidates by the name of the layer's node."""
+LayerDone = Callable[[str, list["Score"]], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one candidate of one layer does, per sample.
+
+    Attributes:
+        loss: sensitivity: symmetric KL or relative squared error of the network's output.
+        spikes: spikes of the layer over all timesteps.
+        operations: synaptic operations that they cause.
+    """
+
+    loss: float
+    spikes: float
+    operations: float
+
+
+@dataclass(frozen=True)
+class LayerJob:
+    """One layer, ready to be scored anywhere."""
+
+    graph: gs.Graph
+    analysis: Analysis
+    site: NeuronSite
+    cut: Cut
+    neurons: Neurons
+    currents: list[Array]
+    inputs: list[dict[str, Array]]
+    outputs: list[dict[str, Array]]
+    class_output: str | None
+
+    def scores(self) -> list[Score]:
+        """Run all candidates and return what they do."""
+        count = len(self.neurons.theta)
+        suffix = Suffix(self.graph, self.site, self.cut, self.neurons, self.analysis.batched)
+        fan_out = FanOut(self.graph, self.analysis, self.site, self.currents[0].shape[1:])
+        distance = Distance(self.class_output, count)
+        spikes = np.zeros((count, *self.currents[0].shape[1:]))
+        pooled: dict[str, NDArray[np.float64]] = {}
+        for current, inputs, expected in zip(self.currents, self.inputs, self.outputs, strict=True):
+            for which in self._runs(current):
+                found, emitted, levels = suffix.run(current, inputs, which, levels=bool(fan_out.pools))
+                distance.add(expected, found, which)
+                spikes[which] += emitted
+                for name, passed in {} if levels is None else fan_out.pooled(levels).items():
+                    pooled.setdefault(name, np.zeros((count, *passed.shape[1:])))[which] += passed
+        samples = sum(len(current) for current in self.currents)
+        operations = fan_out.operations(spikes / samples, {name: value / samples for name, value in pooled.items()})
+        emitted_each = spikes.reshape(count, -1).sum(axis=1) / samples
+        return [Score(*map(float, row)) for row in zip(distance.loss(), emitted_each, operations, strict=True)]
+
+    def _runs(self, current: Array) -> Iterator[slice]:
+        """Cut the candidates into those that run together."""
+        folds = self.analysis.foldable and not self.analysis.readout_blockers
+        size = max(1, _FOLDED // max(current.size, 1)) if folds else 1
+        count = len(self.neurons.theta)
+        return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def isolated(
+    graph: gs.Graph,
+    analysis: Analysis,
+    data: Dataset,
+    config: Config,
+    wanted: Wanted,
+    class_output: str | None,
+    *,
+    uneven: bool = True,
+    score: Callable[[LayerJob], list[Score]] | None = None,
+    executor: Executor | None = None,
+    done: LayerDone | None = None,
+) -> None:
+    """Score candidates of layers, each layer alone spiking.
+
+    Args:
+        graph: the ANN in normal form.
+        analysis: its analysis.
+        data: calibration data.
+        config: T, v0 and how thresholds are fitted.
+        wanted: the candidates of each layer to score.
+        class_output: name of the output with class scores, None if there is none.
+        uneven: disturb the neurons as uneven arrival would.
+        score: what scores a layer; None: alone, the other layers as in the ANN.
+        executor: what runs the layers; None: one after the other, here.
+        done: called with each layer's name and its scores, in the order of its candidates, in this thread.
+
+    Raises:
+        UsageError: the network mixes the samples of a batch.
+    """
+    if not analysis.separable:
+        raise UsageError(
+            "this network mixes the samples of a batch, so its layers can't be scored sample by sample: export it with "
+            "an open batch axis"
+        )
+    pending: list[tuple[str, Future[list[Score]]]] = []
+
+    def finish(limit: int) -> None:
+        while len(pending) > limit:
+            name, future = pending.pop(0)
+            scores = future.result()
+            if done is not None:
+                done(name, scores)
+
+    run = score or LayerJob.scores
+    for job in _jobs(graph, analysis, data, config, wanted, class_output, uneven):
+        if executor is None:
+            scores = run(job)
+            if done is not None:
+                done(job.site.node, scores)
+        else:
+            pending.append((job.site.node, executor.submit(run, job)))
+            finish(_PENDING)
+    finish(0)
+
+
+def _jobs(
+    graph: gs.Graph,
+    analysis: Analysis,
+    data: Dataset,
+    config: Config,
+    wanted: Wanted,
+    class_output: str | None,
+    uneven: bool,
+) -> Iterator[LayerJob]:
+    """Walk through the ANN and yield a job for each layer that has candidates."""
+    walk = _Walk(graph, analysis, data, config)
+    outputs = walk.outputs()
+    for site in walk.sites():
+        candidates = wanted.get(site.node, ())
+        if not candidates:
+            continue
+        currents = walk.frontier[site.input].ann
+        cut = cut_behind(graph, site.output, walk.finished)
+        neurons = fit(site, currents, candidates, config, uneven=uneven)
+        yield LayerJob(graph, analysis, site, cut, neurons, currents, walk.inputs(cut), outputs, class_output)
+
+
+def fit(
+    site: NeuronSite, currents: Sequence[Array], candidates: Sequence[Candidate], config: Config, *, uneven: bool
+) -> Neurons:
+    """Fit θ for each candidate, as the calibration does; τ multiplies it afterwards."""
+    axis = site.channel_axis if site.channels is not None else None
+    upper = np.float32(site.activation.upper)
+    histogram = ChannelHistogram(1 if axis is None else currents[0].shape[axis])
+    for current in currents:
+        histogram.add(by_channel(np.minimum(current, upper), axis))
+    # τ enters the fit only where the activation has a bound.
+    fitted: dict[tuple[int, float], NDArray[np.float32]] = {}
+    rows = []
+    for max_burst, ratio in candidates:
+        key = (max_burst, ratio if np.isfinite(upper) else 1.0)
+        if key not in fitted:
+            fitted[key] = thresholds(histogram, site, replace(config, max_burst=key[0], threshold_ratio=key[1]))
+        rows.append(fitted[key] * np.float32(ratio))
+    noise = float(np.sqrt(UNEVENNESS * (1 - 1 / config.timesteps) / 12)) if uneven and not site.static_input else 0.0
+    bursts = np.array([c.max_burst for c in candidates], np.int64)
+    return Neurons(np.stack(rows).astype(np.float32), bursts, config.timesteps, config.v_init, noise)
+
+
+class _Walk:
+    """The ANN's activations layer by layer, as long as somebody needs them."""
+
+    def __init__(self, graph: gs.Graph, analysis: Analysis, data: Dataset, config: Config) -> None:
+        self._graph, self._analysis = graph, analysis
+        self._sites = {site.node: site for site in analysis.neurons}
+        self._steps = plan(graph, analysis, lambda node: node.name in self._sites)
+        self._feeds = list(data.batches(data.inputs[0].batch or config.batch_size))
+        self.chunks = len(self._feeds)
+        self.finished: set[str] = set()
+        self.frontier = Frontier(self._steps)
+        for tensor in graph.inputs:
+            self.frontier.put(tensor.name, Entry([feed[tensor.name] for feed in self._feeds]))
+
+    def outputs(self) -> list[dict[str, Array]]:
+        """Return the ANN's outputs per chunk."""
+        session = Session(submodel(self._graph, self._graph.nodes, self._graph.inputs, self._graph.outputs), "the ANN")
+        return [session.run(feed) for feed in self._feeds]
+
+    def sites(self) -> Iterator[NeuronSite]:
+        """Yield each layer when the frontier has come to it."""
+        left = len(self._sites)
+        for step in self._steps:
+            if not isinstance(step, Segment):
+                yield self._sites[step.name]
+                left -= 1
+            if not left:
+                return
+            self._run(step)
+
+    def _run(self, step: Step) -> None:
+        if isinstance(step, Segment):
+            segment = step
+        else:
+            inputs = tuple(t for t in outer_inputs(step) if not isinstance(t, gs.Constant))
+            made = tuple(t for t in step.outputs if not is_missing(t))
+            segment = Segment(Domain.TEMPORAL, (step,), inputs, made)
+        runner = SegmentRunner(self._graph, segment, self._analysis)
+        names = [t.name for t in segment.inputs]
+        parts = [runner.run({name: self.frontier[name].ann[chunk] for name in names}) for chunk in range(self.chunks)]
+        for tensor in segment.outputs:
+            self.frontier.put(tensor.name, Entry([part[tensor.name] for part in parts]))
+        self.frontier.done(step)
+        self.finished.update(n.name for n in segment.nodes)
+
+    def inputs(self, cut: Cut) -> list[dict[str, Array]]:
+        """Return per chunk what a suffix reads besides the layer's output, computing what isn't there yet."""
+        ready = [t.name for t in cut.inputs if t.name in self.frontier]
+        values = [{name: self.frontier[name].ann[chunk] for name in ready} for chunk in range(self.chunks)]
+        missing = [t for t in cut.inputs if t.name not in ready]
+        if missing:
+            made = {t.name for n in cut.beside for t in n.outputs}
+            read = {t.name: t for n in cut.beside for t in outer_inputs(n) if t.name not in made}
+            sources = [t for t in read.values() if not isinstance(t, gs.Constant)]
+            session = Session(submodel(self._graph, cut.beside, sources, missing), "a branch of the ANN")
+            for chunk, known in enumerate(values):
+                known |= session.run({t.name: self.frontier[t.name].ann[chunk] for t in sources})
+        return values

@@ -1,0 +1,79 @@
+"""Compiling and simulating real networks at points of the front."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from snncc.allocation.cache import Cache
+from snncc.allocation.metric import Distance
+from snncc.allocation.result import Assignment, Measurement
+from snncc.config import Config
+from snncc.data import Dataset
+from snncc.loader import LoadedModel
+from snncc.network import compile, in_batches
+from snncc.runtime.meter import Meter
+from snncc.runtime.session import Array, Session
+
+
+class Simulations:
+    """Measures choices on the calibration set; what the cache knows isn't measured again."""
+
+    def __init__(
+        self, loaded: LoadedModel, data: Dataset, config: Config, class_output: str | None, cache: Cache
+    ) -> None:
+        self._loaded, self._data, self._config = loaded, data, config
+        self._class_output, self._cache = class_output, cache
+        self._expected: list[dict[str, Array]] | None = None
+
+    def measure(self, assignment: Assignment, layers: Sequence[str]) -> Measurement:
+        """Compile the network with an assignment, run it, and return what it does.
+
+        Args:
+            assignment: ψ and τ of every layer.
+            layers: names of the layers, in topological order.
+        """
+        key = hashlib.sha256(json.dumps([[name, *assignment[name]] for name in layers]).encode()).hexdigest()
+        row = self._cache.rows.get(key)
+        if row is None or len(row) != 4 + len(layers):
+            row = self._run(assignment, layers)
+            self._cache.add({key: row})
+        loss, agreement, operations, macs, *spikes = row
+        return Measurement(
+            dict(assignment), loss, None if np.isnan(agreement) else agreement, tuple(spikes), operations, macs
+        )
+
+    def _run(self, assignment: Assignment, layers: Sequence[str]) -> tuple[float, ...]:
+        network = compile(
+            self._loaded,
+            calibration=self._data,
+            config=self._config,
+            assignment={name: tuple(candidate) for name, candidate in assignment.items()},  # type: ignore[misc]
+        )
+        simulator = network.simulator()
+        meter = Meter(network.sized(self._data), self._config.timesteps)
+        distance = Distance(self._class_output, 1)
+        batches = in_batches(self._data, self._config.batch_size)
+        for batch, expected in zip(batches, self._ann_outputs(), strict=True):
+            simulation = simulator.run(batch)
+            meter.add(simulation)
+            distance.add(expected, {name: value[None] for name, value in simulation.outputs.items()})
+        reading = meter.reading()
+        by_layer = {neuron.name: neuron.spikes for neuron in reading.neurons}
+        agreement = distance.agreement()
+        return (
+            float(distance.loss()[0]),
+            float("nan") if agreement is None else float(agreement[0]),
+            reading.synaptic_operations,
+            reading.snn_macs,
+            *(by_layer[name] for name in layers),
+        )
+
+    def _ann_outputs(self) -> list[dict[str, Array]]:
+        if self._expected is None:
+            session = Session(self._loaded.model, f"the ANN '{self._loaded.name}'")
+            self._expected = [session.run(batch) for batch in in_batches(self._data, self._config.batch_size)]
+        return self._expected

@@ -1,0 +1,256 @@
+"""`snncc search`, and how `snncc compile` takes what it found."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.table import Table
+
+from snncc.allocation.file import read, to_dict, write
+from snncc.allocation.plot import check_plot, plot
+from snncc.allocation.result import COSTS, Budget, SearchResult
+from snncc.allocation.run import METHODS, SENSITIVITIES, SIMULATE, search
+from snncc.cli.files import check_output, open_data
+from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
+from snncc.cli.terminal import Terminal
+from snncc.config import Config
+from snncc.data import ImageOptions
+from snncc.errors import UsageError
+from snncc.network import input_specs, read_ann, resolve
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EPILOG = """\b
+Examples:
+  snncc search zoo:fashion_resnet20 --calib zoo:calibration -T 4 --budget 0.8 -o front.json
+  snncc compile zoo:fashion_resnet20 --calib zoo:calibration --front front.json --budget 0.7
+  snncc search model.onnx --calib images.npz --max-drop 0.5 -o front.json --plot front.svg
+"""
+
+
+def budget_options(command: F) -> F:
+    """Add --budget, --spikes, --energy, --max-loss, --max-drop and --cost."""
+    for option in (
+        click.option("--cost", type=click.Choice(COSTS), help="What --budget and --max-drop count; default: spikes."),
+        click.option(
+            "--max-drop",
+            type=float,
+            metavar="POINTS",
+            help="Cheapest choice whose agreement with the ANN on the calibration data is at most so many points below "
+            "the uniform configuration's.",
+        ),
+        click.option(
+            "--max-loss",
+            type=float,
+            metavar="R",
+            help="Cheapest choice whose summed sensitivity is at most R times the uniform configuration's.",
+        ),
+        click.option("--energy", type=float, metavar="J", help="Budget of energy per sample, in the 45 nm profile."),
+        click.option("--spikes", type=float, metavar="N", help="Budget of spikes per sample."),
+        click.option(
+            "--budget", type=float, metavar="SHARE", help="Budget relative to the uniform configuration's cost."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def read_budget(
+    *,
+    budget: float | None,
+    spikes: float | None,
+    energy: float | None,
+    max_loss: float | None,
+    max_drop: float | None,
+    cost: str | None,
+) -> Budget | None:
+    """Return the budget that the options give, None for none.
+
+    Raises:
+        UsageError: there are two, or a value makes no sense.
+    """
+    options = {"relative": budget, "spikes": spikes, "energy": energy, "loss": max_loss, "max_drop": max_drop}
+    given = {kind: value for kind, value in options.items() if value is not None}
+    if len(given) > 1:
+        raise UsageError("give one budget only: --budget, --spikes, --energy, --max-loss or --max-drop")
+    if not given:
+        if cost is not None:
+            raise UsageError("--cost without a budget: add --budget, --max-loss or --max-drop")
+        return None
+    kind, value = next(iter(given.items()))
+    if cost is not None and kind in ("spikes", "energy"):
+        raise UsageError(f"--cost with --{kind}, which says itself what is counted: leave --cost away")
+    return Budget(kind, value, cost or "spikes")
+
+
+@click.command("search", context_settings=SETTINGS, epilog=EPILOG, short_help="Search ψ and τ for each layer.")
+@click.argument("model")
+@click.option("--calib", metavar="DATA", required=True, help="Calibration data, as for `snncc compile`.")
+@click.option("-o", "--output", metavar="FRONT.json", required=True, help="File to write.")
+@click.option("--samples", type=int, metavar="N", help="Use the first N calibration samples only.")
+@click.option("-T", "--timesteps", type=int, default=8, show_default=True, metavar="T", help="Simulation length.")
+@click.option("--max-burst", type=int, default=4, show_default=True, metavar="ψ", help="ψ to compare with.")
+@click.option("--threshold-ratio", type=float, default=1.0, show_default=True, metavar="τ", help="τ to compare with.")
+@click.option("--per-layer", is_flag=True, help="One threshold per layer instead of one per channel.")
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default="joint",
+    show_default=True,
+    help="Vary ψ (bsr), τ (ssc), both at once (joint), or first ψ and then τ (bsr+ssc).",
+)
+@click.option(
+    "--sensitivity",
+    type=click.Choice(SENSITIVITIES),
+    default="uneven",
+    show_default=True,
+    help="One layer spikes, with currents that arrive unevenly or evenly (isolated); or all do (in-context, slow).",
+)
+@budget_options
+@click.option(
+    "--simulate",
+    type=int,
+    default=SIMULATE,
+    show_default=True,
+    metavar="N",
+    help="Points of the front to simulate; 0 for the prediction alone.",
+)
+@click.option("--plot", "plot_file", metavar="FILE.svg|png", help="Draw sensitivities and front; needs matplotlib.")
+@click.option("--no-cache", is_flag=True, help="Neither read nor write what was measured before.")
+@batch_size_option
+@image_options
+@json_option
+@common_options
+@pass_terminal
+def search_command(
+    terminal: Terminal,
+    *,
+    model: str,
+    calib: str,
+    output: str,
+    samples: int | None,
+    timesteps: int,
+    max_burst: int,
+    threshold_ratio: float,
+    per_layer: bool,
+    method: str,
+    sensitivity: str,
+    budget: float | None,
+    spikes: float | None,
+    energy: float | None,
+    max_loss: float | None,
+    max_drop: float | None,
+    cost: str | None,
+    simulate: int,
+    plot_file: str | None,
+    no_cache: bool,
+    batch_size: int,
+    image: ImageOptions | None,
+) -> None:
+    """Search ψ and τ for each layer of a network, for a budget of spikes, operations, energy or accuracy.
+
+    The result holds the measurements, so `snncc compile --front` answers any other budget without searching again.
+    """
+    config = Config(
+        timesteps=timesteps,
+        max_burst=max_burst,
+        threshold_ratio=threshold_ratio,
+        per_channel=not per_layer,
+        batch_size=batch_size,
+    )
+    wanted = read_budget(budget=budget, spikes=spikes, energy=energy, max_loss=max_loss, max_drop=max_drop, cost=cost)
+    inputs = {"model": str(resolve(model)), "calibration data": calib}
+    check_output(Path(output), "-o", inputs)
+    if plot_file is not None:
+        check_plot(Path(plot_file))
+        check_output(Path(plot_file), "--plot", inputs)
+    loaded = read_ann(model)
+    data = open_data(calib, input_specs(loaded.model), image=image, limit=samples)
+    with terminal.progress("searching", remaining=True) as progress:
+        result = search(
+            loaded,
+            calibration=data,
+            config=config,
+            method=method,
+            budget=wanted,
+            sensitivity=sensitivity,
+            simulate=simulate,
+            cache=not no_cache,
+            progress=progress,
+        )
+    write(result, output)
+    if plot_file is not None:
+        plot(result, Path(plot_file))
+    if terminal.json:
+        terminal.print_json({"output": output, **to_dict(result)})
+    elif not terminal.quiet:
+        terminal.print(points_table(result))
+        if terminal.verbose:
+            terminal.print("", layer_table(result))
+        again = f"snncc compile {shlex.quote(model)} --calib {shlex.quote(calib)} --front {shlex.quote(output)}"
+        terminal.print("", f"wrote {output}; next: {again}")
+
+
+def points_table(result: SearchResult) -> Table:
+    """Return the simulated points, predicted against simulated."""
+    kind = result.budget.counted
+    table = Table(box=None, pad_edge=False, title=None)
+    table.add_column("")
+    for name in (f"{kind} predicted", "simulated", "loss predicted", "simulated", "agreement"):
+        table.add_column(name, justify="right")
+    shown = [(m.assignment, m) for m in result.measured]
+    if result.measurement(result.assignment) is None:
+        shown.append((result.assignment, None))  # type: ignore[arg-type]
+    for assignment, measured in shown:
+        cost, loss = result.predicted(assignment, kind)
+        names = ["uniform"] if assignment == result.uniform else []
+        names += ["chosen"] if assignment == result.assignment else []
+        cells = ["", "", ""]
+        if measured is not None:
+            agreement = "" if measured.agreement is None else f"{measured.agreement:.2%}"
+            cells = [_amount(measured.cost(kind), kind), f"{measured.loss:.4g}", agreement]
+        table.add_row(", ".join(names), _amount(cost, kind), cells[0], f"{loss:.4g}", *cells[1:])
+    return table
+
+
+def layer_table(result: SearchResult) -> Table:
+    """Return ψ and τ of every layer."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer")
+    table.add_column("ψ", justify="right")
+    table.add_column("τ", justify="right")
+    for name, candidate in result.assignment.items():
+        table.add_row(name, str(candidate.max_burst), f"{candidate.threshold_ratio:g}")
+    return table
+
+
+def _amount(value: float, kind: str) -> str:
+    return f"{1e6 * value:.2f} µJ" if kind == "energy" else f"{value:,.0f}"
+
+
+def from_front(
+    path: str, budget: Budget | None, sha256: str, model: str
+) -> tuple[Config, dict[str, tuple[int, float]]]:
+    """Return the options and the assignment that a file of `snncc search` gives for a budget.
+
+    Args:
+        path: the file.
+        budget: the budget; None for the one that was searched for.
+        sha256: of the model that is to be compiled.
+        model: its name, for messages.
+
+    Raises:
+        SnnccError: the file can't be used, or no choice is within the budget.
+    """
+    result = read(path)
+    if result.source["sha256"] != sha256:
+        raise UsageError(
+            f"'{path}' is a search of '{result.source['name']}' (SHA-256 {result.source['sha256'][:12]}...), which is "
+            f"not '{model}' ({sha256[:12]}...): search that network"
+        )
+    chosen = result.assignment if budget is None else result.choose(budget)
+    return result.config, {name: (c.max_burst, c.threshold_ratio) for name, c in chosen.items()}

@@ -1,0 +1,149 @@
+"""Named settings: the methods of the literature that need no training, and ours, for side-by-side comparison.
+
+A preset is configuration alone: options of the compile, and which search, if any, chooses ψ and τ per layer. Whatever
+the caller sets stays as it was set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+from snncc.allocation.result import Budget
+from snncc.allocation.run import search
+from snncc.config import Config
+from snncc.errors import UsageError
+from snncc.loader import LoadedModel
+from snncc.network import Source, SpikingNetwork, compile, read_ann
+from snncc.passes.calibrate import Progress
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One method.
+
+    Attributes:
+        summary: what it is, in a line.
+        options: options of the compile that differ from the defaults.
+        method: the search's method, None for one ψ and τ everywhere.
+        sensitivity: the search's sensitivity.
+        budget: the search's budget; the default is what the uniform configuration spends.
+    """
+
+    summary: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    method: str | None = None
+    sensitivity: str = "isolated"
+    budget: Budget = field(default_factory=Budget)
+
+    def config(self, **given: Any) -> Config:
+        """Return the options of the compile, with those given by the caller on top.
+
+        Raises:
+            UsageError: an option is unknown or out of range.
+        """
+        unknown = set(given) - {f.name for f in fields(Config)}
+        if unknown:
+            raise UsageError(f"there is no option '{min(unknown)}'")
+        return Config(**{**self.options, **given})
+
+    def assignment(
+        self,
+        model: Source | LoadedModel,
+        calibration: Any,
+        config: Config,
+        *,
+        cache: bool = True,
+        progress: Progress | None = None,
+    ) -> dict[str, tuple[int, float]] | None:
+        """Search ψ and τ per layer as the preset says; None where it has one ψ and τ for all.
+
+        Raises:
+            SnnccError: what `snncc.search` raises.
+        """
+        if self.method is None:
+            return None
+        found = search(
+            model,
+            calibration=calibration,
+            config=config,
+            method=self.method,
+            sensitivity=self.sensitivity,
+            budget=self.budget,
+            cache=cache,
+            progress=progress,
+        )
+        return {name: (c.max_burst, c.threshold_ratio) for name, c in found.assignment.items()}
+
+
+_RANGE = {"max_burst": 1, "per_channel": False, "bias_correction": False, "gain_correction": False}
+# Equations 2-4 and 8 as printed: no initial potential, and the mean error goes into the bias.
+_PAPER = {"v_init": 0.0, "gain_correction": False}
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        # Deng & Gu add θ/2T to every current; half a threshold at the start gives the same mean output.
+        "opt": Preset(
+            "Deng & Gu 2021: threshold at the maximum, shifted by half a step", {**_RANGE, "threshold_method": "max"}
+        ),
+        "percentile": Preset(
+            "Rueckauer et al. 2017, SpikingJelly: threshold at the 99.9th percentile, robust to outliers",
+            {**_RANGE, "threshold_method": "percentile", "v_init": 0.0},
+        ),
+        "calibration": Preset(
+            "Li et al. 2021: thresholds of least squared error, bias calibration, single spikes",
+            {"max_burst": 1, "gain_correction": False},
+        ),
+        "bs": Preset("Bursting Spikes: calibration with bursts", _PAPER),
+        "bs+bsr": Preset("bs with burst-spike reallocation: ψ per layer at the spikes of bs", _PAPER, "bsr"),
+        "bs+bsr+ssc": Preset("bs+bsr with sensitivity spike compression: τ per layer, r = 1", _PAPER, "bsr+ssc"),
+        "best": Preset(
+            "ours: ψ and τ per layer at once, uneven arrival weighed, the best of what was simulated",
+            method="joint",
+            sensitivity="uneven",
+        ),
+    }
+)
+"""The presets by name."""
+
+
+def preset(name: str) -> Preset:
+    """Return a preset.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def compile_preset(
+    name: str,
+    model: Source | LoadedModel,
+    *,
+    calibration: Any,
+    progress: Progress | None = None,
+    cache: bool = True,
+    **given: Any,
+) -> SpikingNetwork:
+    """Compile a network with a preset.
+
+    Args:
+        name: the preset.
+        model: as `snncc.compile` takes it.
+        calibration: as `snncc.compile` takes it; a preset that searches needs some.
+        progress: told about finished steps.
+        cache: let a search remember what it measured in the user's cache folder.
+        **given: options of the compile, e.g. `timesteps`; they win over the preset's.
+
+    Raises:
+        SnnccError: what `snncc.compile` and `snncc.search` raise.
+    """
+    chosen = preset(name)
+    config = chosen.config(**given)
+    loaded = read_ann(model)
+    assignment = chosen.assignment(loaded, calibration, config, cache=cache, progress=progress)
+    return compile(loaded, calibration=calibration, config=config, assignment=assignment, progress=progress)

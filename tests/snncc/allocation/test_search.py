@@ -1,0 +1,245 @@
+"""The whole search on a small network: what it chooses, what it remembers, what it writes and reads."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_network import SHAPE, small_model
+
+import snncc
+from snncc.allocation import run as run_module
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.file import FrontError, read, to_dict, write
+from snncc.allocation.result import Budget, SearchResult
+from snncc.allocation.run import search
+from snncc.errors import UsageError
+from snncc.evaluate import evaluate
+
+MODEL = small_model()
+IMAGES = 2 * np.random.default_rng(1).standard_normal((96, *SHAPE)).astype(np.float32)
+CONFIG = snncc.Config(timesteps=4, max_burst=3)
+GRID = [(b, r) for b in (1, 2, 3, 5, 8) for r in (1.0, 1.5, 3.0)]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNNCC_CACHE", str(tmp_path / "cache"))
+
+
+def searched(budget: Budget | None = None, **options: Any) -> SearchResult:
+    values: dict[str, Any] = {"calibration": IMAGES, "config": CONFIG, "candidates": GRID, **options}
+    return search(MODEL, budget=budget, **values)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNNCC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return searched(Budget("relative", 0.8))
+
+
+def test_choice_without_simulation_is_the_best_of_all_choices() -> None:
+    result = searched(Budget("relative", 0.7), simulate=0)
+    costs = result.candidate_costs("spikes")
+    limit = 0.7 * result.predicted(result.uniform, "spikes")[0]
+    best = min(
+        sum(layer.scores[k].loss for layer, k in zip(result.layers, chosen, strict=True))
+        for chosen in itertools.product(range(len(GRID)), repeat=len(result.layers))
+        if sum(c[k] for c, k in zip(costs, chosen, strict=True)) <= limit
+    )
+    cost, loss = result.predicted(result.assignment, "spikes")
+    assert loss == pytest.approx(best, rel=1e-12)
+    assert cost <= limit * (1 + 1e-12)
+    assert result.measured == ()
+
+
+def test_simulated_figures_are_those_of_an_evaluation(result: SearchResult) -> None:
+    measured = result.measured[-1]
+    assignment = {name: (c.max_burst, c.threshold_ratio) for name, c in measured.assignment.items()}
+    network = snncc.compile(MODEL, calibration=IMAGES, config=CONFIG, assignment=assignment)
+    evaluation = evaluate(network, {"image": IMAGES}, ann=MODEL)
+    assert measured.agreement == pytest.approx(evaluation.agreement)
+    assert sum(measured.spikes) == pytest.approx(evaluation.reading.spikes)
+    assert measured.operations == pytest.approx(evaluation.reading.synaptic_operations)
+    assert measured.macs == evaluation.reading.snn_macs
+    energy = evaluation.to_dict()["energy"]["45nm"]["snn"]
+    assert measured.cost("energy") == pytest.approx(energy)
+
+
+def test_the_uniform_configuration_is_predicted_as_it_was_simulated(result: SearchResult) -> None:
+    baseline = result.measurement(result.uniform)
+    assert baseline is result.measured[0]
+    assert result.predicted(result.uniform, "spikes")[0] == pytest.approx(sum(baseline.spikes), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["relative", "spikes", "energy"])
+@pytest.mark.parametrize("share", [0.85, 0.95, 1.3])
+def test_the_best_measured_choice_is_within_the_budget(result: SearchResult, kind: str, share: float) -> None:
+    counted = "spikes" if kind == "relative" else kind
+    whole = result.measured[0].cost(counted)
+    found = searched(Budget(kind, share if kind == "relative" else share * whole), simulate=3)
+    chosen = found.measurement(found.assignment)
+    if chosen is None:  # the front has no point near the budget: then what is predicted counts
+        assert found.predicted(found.assignment, counted)[0] <= share * whole * (1 + 1e-9)
+        return
+    assert chosen.cost(counted) <= share * whole * (1 + 1e-9)
+    assert chosen.loss == min(m.loss for m in found.measured if m.cost(counted) <= share * whole * (1 + 1e-9))
+
+
+def test_max_drop_is_the_cheapest_measured_that_agrees_enough() -> None:
+    result = searched(Budget("max_drop", 4.0), simulate=6)
+    chosen, baseline = result.measurement(result.assignment), result.measured[0]
+    assert chosen is not None
+    assert chosen.agreement is not None
+    assert baseline.agreement is not None
+    assert chosen.agreement >= baseline.agreement - 0.04
+    assert chosen.cost("spikes") < baseline.cost("spikes")
+    good = [m for m in result.measured if m.agreement is not None and m.agreement >= baseline.agreement - 0.04]
+    assert chosen.cost("spikes") == min(m.cost("spikes") for m in good)
+
+
+def test_a_budget_on_loss_is_the_cheapest_of_all_choices() -> None:
+    result = searched(Budget("loss", 1.5), simulate=0)
+    costs = result.candidate_costs("spikes")
+    limit = 1.5 * result.predicted(result.uniform, "spikes")[1]
+    best = min(
+        sum(c[k] for c, k in zip(costs, chosen, strict=True))
+        for chosen in itertools.product(range(len(GRID)), repeat=len(result.layers))
+        if sum(layer.scores[k].loss for layer, k in zip(result.layers, chosen, strict=True)) <= limit
+    )
+    cost, loss = result.predicted(result.assignment, "spikes")
+    assert cost == pytest.approx(best, rel=1e-12)
+    assert loss <= limit * (1 + 1e-9)
+
+
+def test_compression_follows_reallocation() -> None:
+    first = searched(Budget("relative", 0.9), candidates=None, method="bsr", simulate=0)
+    both = searched(Budget("relative", 0.9), candidates=None, method="bsr+ssc", simulate=0)
+    for layer in both.layers:
+        allowed = {(first.assignment[layer.name].max_burst, r / 2) for r in range(2, 21)} | {(3, 1.0)}
+        assert set(layer.candidates) == allowed
+    before, after = (r.predicted(r.assignment, "spikes") for r in (first, both))
+    assert after[0] <= before[0]
+    assert after[1] <= before[1] * (1 + 1e-9)
+    simulated = searched(Budget("relative", 0.9), candidates=None, method="bsr+ssc", simulate=1)
+    assert simulated.measurement(simulated.assignment) is not None
+    with pytest.raises(UsageError, match="takes a budget on cost only"):
+        searched(Budget("max_drop", 1.0), candidates=None, method="bsr+ssc", simulate=1)
+
+
+def test_infeasible_budgets_name_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match=r"the nearest that can is [\d.]+ spikes") as caught:
+        searched(Budget("spikes", 1.0), simulate=0)
+    nearest = float(str(caught.value).split("nearest that can is ")[1].split(" ")[0])
+    assert searched(Budget("spikes", nearest * 1.0001), simulate=0).assignment
+    with pytest.raises(UsageError, match="nearest"):
+        searched(Budget("spikes", nearest * 0.999), simulate=0)
+
+
+def test_nothing_is_measured_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = searched(Budget("relative", 0.8), simulate=2)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("this was measured before")
+
+    monkeypatch.setattr(run_module, "isolated", never)
+    other = searched(Budget("relative", 0.6), simulate=0)
+    assert other.layers == first.layers
+    monkeypatch.setattr("snncc.allocation.simulate.compile", never)
+    assert searched(Budget("relative", 0.8), simulate=2).measured == first.measured
+    with pytest.raises(AssertionError, match="measured before"):
+        searched(Budget("relative", 0.8), simulate=0, cache=False)
+    with pytest.raises(AssertionError, match="measured before"):  # other data
+        searched(Budget("relative", 0.8), simulate=0, calibration=IMAGES[:64])
+
+
+def test_only_new_candidates_are_scored() -> None:
+    searched(simulate=0, candidates=GRID[:5])
+    seen: list[int] = []
+    whole = run_module.isolated
+
+    def watched(graph: Any, analysis: Any, data: Any, config: Any, wanted: Any, *rest: Any, **options: Any) -> None:
+        seen.extend(len(candidates) for candidates in wanted.values())
+        whole(graph, analysis, data, config, wanted, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "isolated", watched)
+        searched(simulate=0)
+    assert set(seen) == {len(GRID) - 6}  # five of them, and the uniform one
+
+
+@pytest.mark.parametrize(("method", "count"), [("bsr", 16), ("ssc", 19), ("joint", 34)])
+def test_methods(method: str, count: int) -> None:
+    result = searched(candidates=None, method=method, simulate=0)
+    assert {len(layer.candidates) for layer in result.layers} == {count}
+    assert all(Candidate(3, 1.0) in layer.candidates for layer in result.layers)
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(UsageError, match="method is 'magic'"):
+        searched(candidates=None, method="magic")
+    with pytest.raises(UsageError, match="max_burst is 0"):
+        searched(candidates=[(0, 1.0)])
+    with pytest.raises(UsageError, match="number of points to simulate is -1"):
+        searched(simulate=-1)
+    with pytest.raises(UsageError, match="needs calibration data"):
+        searched(calibration=None)
+    with pytest.raises(UsageError, match="simulated points"):
+        searched(Budget("max_drop", 1.0), simulate=0)
+    for options in ({"kind": "time"}, {"cost": "money"}, {"value": 0.0}, {"value": float("nan")}):
+        with pytest.raises(UsageError):
+            Budget(**options)  # type: ignore[arg-type]
+
+
+def test_file_gives_back_the_search(result: SearchResult, tmp_path: Path) -> None:
+    write(result, tmp_path / "front.json")
+    again = read(tmp_path / "front.json")
+    for name in ("source", "calibration", "config", "options", "metric", "layers", "measured", "budget", "assignment"):
+        assert getattr(again, name) == getattr(result, name), name
+    for share in (0.5, 0.75, 1.2):
+        assert again.choose(Budget("relative", share)) == result.choose(Budget("relative", share))
+    assert to_dict(again) == to_dict(result)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda v: v.update(format="other"),
+        lambda v: v.pop("layers"),
+        lambda v: v["layers"][0]["candidates"][0].update(loss=-1.0),
+        lambda v: v["layers"][0]["candidates"][0].update(loss="0"),
+        lambda v: v["layers"][0]["candidates"][0].update(max_burst=1e9),
+        lambda v: v["layers"][0].update(candidates=[]),
+        lambda v: v["layers"].append(v["layers"][0]),
+        lambda v: v["assignment"].pop(),
+        lambda v: v["measured"][0]["spikes"].pop(),
+        lambda v: v["config"].update(timesteps=0),
+        lambda v: v["config"].update(unknown=1),
+        lambda v: v["budget"].update(kind="any"),
+    ],
+)
+def test_damaged_files_are_refused(result: SearchResult, tmp_path: Path, damage: Any) -> None:
+    values = json.loads(json.dumps(to_dict(result)))
+    damage(values)
+    (tmp_path / "front.json").write_text(json.dumps(values))
+    with pytest.raises(FrontError, match=r"is no file of `snncc search` or is damaged \(.+\): make it"):
+        read(tmp_path / "front.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", '{"format": NaN}', "[" * 100_000, "\x00"])
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "front.json").write_text(text)
+    with pytest.raises(FrontError, match="is no file of"):
+        read(tmp_path / "front.json")
+
+
+def test_files_that_cannot_be_used(result: SearchResult, tmp_path: Path) -> None:
+    with pytest.raises(FrontError, match="can't read"):
+        read(tmp_path / "nothing.json")
+    with pytest.raises(FrontError, match="can't write"):
+        write(result, tmp_path / "nowhere" / "front.json")
