@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import onnx
 import onnxruntime as ort
 
@@ -16,6 +18,7 @@ MAX_CALL_DEPTH = 64
 """Deepest nesting of calls among local functions."""
 
 _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.ml")
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _UNSUPPORTED_TYPES = ("FLOAT8", "FLOAT4", "FLOAT6", "FLOAT2", "INT4", "UINT4", "INT2", "UINT2", "COMPLEX")
 
 
@@ -152,7 +155,15 @@ def check_operators(model: onnx.ModelProto) -> None:
     local = {(domain_of(f.domain), f.name) for f in model.functions}
     for node, opsets in all_nodes(model):
         domain = domain_of(node.domain)
-        if (domain, node.op_type) in local or domain in _RUNTIME_DOMAINS:
+        if (domain, node.op_type) in local:
+            continue
+        if domain in _RUNTIME_DOMAINS:
+            known = _runtime_operators()
+            if known and (domain, node.op_type) not in known:
+                raise ModelError(
+                    f"{describe(node)} is no operator of the domain '{domain}' in onnxruntime {ort.__version__}; "
+                    "upgrade onnxruntime or export it with standard operators"
+                )
             continue
         if domain:
             raise ModelError(
@@ -169,6 +180,28 @@ def check_operators(model: onnx.ModelProto) -> None:
             ) from None
         if deprecated:
             raise ModelError(f"{describe(node)} is not part of opset {version} any more; export the model again")
+
+
+@functools.cache
+def _runtime_operators() -> frozenset[tuple[str, str]]:
+    """Return domain and name of every operator that ONNX Runtime defines; nothing where it can't be asked."""
+    try:
+        from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
+    except ImportError:  # builds without it leave the answer to the runtime's loading
+        return frozenset()
+    return frozenset((schema.domain, schema.name) for schema in get_all_operator_schema())
+
+
+def check_weights(model: onnx.ModelProto) -> None:
+    """Check that every layer with weights has some: a size of zero passes shape inference and computes nothing."""
+    empty = {t.name for t in model.graph.initializer if 0 in t.dims}
+    for node in model.graph.node if empty else ():
+        named = next((name for name in node.input[:2] if name in empty), None)
+        if named is not None and node.op_type in _LAYERS and not domain_of(node.domain):
+            raise ModelError(
+                f"{describe(node)} has weights '{named}' without elements, so it computes nothing; "
+                "export the network again, with its trained weights"
+            )
 
 
 def check_graph(model: onnx.ModelProto, external: list[ExternalTensor]) -> None:
