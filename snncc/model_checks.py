@@ -43,19 +43,29 @@ def check_structure(model: onnx.ModelProto) -> None:
 
 
 def check_names(model: onnx.ModelProto) -> None:
-    """Check that every name is text; protobuf hands over what isn't as bytes."""
-    names: list[str] = [model.graph.name, *(entry.domain for entry in model.opset_import)]
+    """Check that every name and every string in an attribute is text; protobuf hands over what isn't as bytes."""
+    names: list[str | bytes] = [model.graph.name, *(entry.domain for entry in model.opset_import)]
     for graph in all_graphs(model):
         for info in (*graph.input, *graph.output, *graph.value_info):
             names += [info.name, *(dim.dim_param for dim in info.type.tensor_type.shape.dim)]
     names += [tensor.name for tensor in all_tensors(model)]
     for node, _ in all_nodes(model):
         names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+        names += [_text(value) for a in node.attribute for value in (a.s, *a.strings)]
     for function in model.functions:
         names += [function.name, function.domain, *function.input, *function.output]
     broken = next((name for name in names if not isinstance(name, str)), None)
     if broken is not None:
-        raise ModelError(f"the name {broken!r} in it isn't UTF-8 text, so the file is damaged; export it again")
+        raise ModelError(
+            f"the name or string {broken!r} in it isn't UTF-8 text, so the file is damaged; export it again"
+        )
+
+
+def _text(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def check_types(model: onnx.ModelProto) -> None:

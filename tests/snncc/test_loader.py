@@ -280,6 +280,10 @@ def name_that_is_no_text(model: onnx.ModelProto) -> None:
     model.ParseFromString(data)
 
 
+def string_that_is_no_text(model: onnx.ModelProto) -> None:
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("mode", b"ne\xa0rest"))
+
+
 def bad_attribute(model: onnx.ModelProto) -> None:
     model.graph.node[0].attribute.append(onnx.helper.make_attribute("colour", "red"))
 
@@ -304,6 +308,7 @@ def bad_attribute(model: onnx.ModelProto) -> None:
         (foreign_opset_only, "no standard opset is imported"),
         (future_ir, "with IR version 999"),
         (name_that_is_no_text, "isn't UTF-8 text"),
+        (string_that_is_no_text, "the name or string b'ne\\xa0rest' in it isn't UTF-8 text"),
         (bad_attribute, "Unrecognized attribute: colour"),
     ],
 )
