@@ -97,6 +97,9 @@ def check_types(model: onnx.ModelProto) -> None:
 def check_opsets(model: onnx.ModelProto) -> None:
     """Check that onnx knows the opset, and that ONNX Runtime runs it."""
     opsets = opset_versions(model.opset_import)
+    foreign = next((domain for domain, version in opsets.items() if domain and version < 1), None)
+    if foreign is not None:
+        raise ModelError(f"uses opset {opsets[foreign]} of the domain '{foreign}', which is none; export it again")
     default = opsets.get("")
     if default is None:
         used = next((node for node, _ in all_nodes(model) if not domain_of(node.domain)), None)

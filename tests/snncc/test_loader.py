@@ -275,6 +275,10 @@ def future_ir(model: onnx.ModelProto) -> None:
     model.ir_version = 999
 
 
+def foreign_opset_below_one(model: onnx.ModelProto) -> None:
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", -1))
+
+
 def name_that_is_no_text(model: onnx.ModelProto) -> None:
     data = model.SerializeToString().replace(b"act", b"\xff\xfe\xfd")
     model.ParseFromString(data)
@@ -307,6 +311,7 @@ def bad_attribute(model: onnx.ModelProto) -> None:
         (negative_opset, "uses opset -3"),
         (foreign_opset_only, "no standard opset is imported"),
         (future_ir, "with IR version 999"),
+        (foreign_opset_below_one, "uses opset -1 of the domain 'com.microsoft'"),
         (name_that_is_no_text, "isn't UTF-8 text"),
         (string_that_is_no_text, "the name or string b'ne\\xa0rest' in it isn't UTF-8 text"),
         (bad_attribute, "Unrecognized attribute: colour"),
