@@ -23,6 +23,7 @@ from environment import signature
 from fuzz_mutations import case
 
 FAILURES = ("exception", "crash", "hang", "memory", "wrong")
+ORIGINAL_SECONDS = 5.0
 
 
 class Worker:
@@ -38,7 +39,8 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         self.lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, args=(self.process, self.lines), daemon=True).start()
+        self.reader = threading.Thread(target=self._read, args=(self.process, self.lines), daemon=True)
+        self.reader.start()
 
     @staticmethod
     def _read(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
@@ -60,24 +62,31 @@ class Worker:
             except queue.Empty:
                 self.close()
                 self._start()
-                return ("hang" if stage != "original" else "original"), f"longer than {seconds:g} s at {stage}"
+                return ("hang" if stage != "original" else "original"), f"took too long at {stage}"
             kind, _, text = line.partition("\t")
             if kind == "stage":
                 stage = text
+                if stage == "original":  # how long that takes says nothing of snncc
+                    end = min(end, time.monotonic() + ORIGINAL_SECONDS)
             elif kind:
-                if kind == "memory":  # so that the next case starts from nothing
-                    self.close()
-                    self._start()
                 return kind, text
             else:  # the end of its output
                 code = self.process.wait()
+                self.close()
                 self._start()
+                if stage == "start" and code == 0:  # it ended by itself after the case before, which took much memory
+                    return self.run(number, seconds)
                 return ("crash" if stage != "original" else "original"), f"exit code {code} at {stage}"
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, if it hasn't ended."""
         self.process.kill()
         self.process.wait()
+        self.reader.join()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):  # what it never read
+                    stream.close()
 
 
 def main() -> None:

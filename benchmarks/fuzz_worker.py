@@ -18,8 +18,12 @@ import snncc
 from snncc.errors import PassError, SnnccError
 from snncc.loader import load_model
 
-ADDRESS_SPACE = 24 * 2**30  # a last resort: the runtime reserves much more than it uses
+ADDRESS_SPACE = 8 * 2**30  # a last resort: the runtime reserves much more than it uses
 LARGEST_INPUT = 1 << 16
+
+Feeds = dict[str, NDArray[Any]]
+Compiled = tuple[onnx.ModelProto, onnx.ModelProto, Feeds | None]
+"""The original, the spiking network, and inputs unless they would be large."""
 
 
 def main() -> None:
@@ -30,11 +34,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for line in sys.stdin:
         number = int(line)
-        before = peak()
-        kind, text = attempt(case(number)[1], number)
-        if peak() > max(limit, before):
-            kind, text = "memory", f"{peak():.1f} GiB"
-        say(kind, text)
+        say(*attempt(case(number)[1], number, limit))
+        if peak() > limit:
+            return  # so that the next case starts from nothing
 
 
 def say(kind: str, text: str) -> None:
@@ -47,9 +49,17 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def attempt(data: bytes, number: int) -> tuple[str, str]:
-    """Compile a model and run the result; return what came of it."""
+def attempt(data: bytes, number: int, limit: float) -> tuple[str, str]:
+    """Compile a model and run the result; return what came of it. The limit holds for the compile alone."""
     say("stage", "compile")
+    kind, text, compiled = compiled_of(data, number)
+    if peak() > limit:
+        return "memory", f"{peak():.1f} GiB"
+    return (kind, text) if compiled is None else judged(*compiled)
+
+
+def compiled_of(data: bytes, number: int) -> tuple[str, str, Compiled | None]:
+    """Compile a model; return what came of it, and if it is a network, that with the original and inputs."""
     try:
         model = parsed(data)
         loaded = load_model(model)
@@ -57,22 +67,27 @@ def attempt(data: bytes, number: int) -> tuple[str, str]:
         data_given = feeds if number % 2 and feeds is not None else None
         network = snncc.compile(loaded, calibration=data_given, config=snncc.Config(timesteps=4))
     except PassError as error:
-        return "exception", str(error)
+        return "exception", str(error), None
     except SnnccError as error:
-        return "refused", str(error)
+        return "refused", str(error), None
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        return "exception", f"{type(error).__name__}: {error} at {place.filename}:{place.lineno}"
+        return "exception", f"{type(error).__name__}: {error} at {place.filename}:{place.lineno}", None
+    return "works", "", (loaded.model, network.model, feeds)
+
+
+def judged(model: onnx.ModelProto, network: onnx.ModelProto, feeds: Feeds | None) -> tuple[str, str]:
+    """Run the network and compare it with the original."""
     say("stage", "spiking network")
     try:
-        spiking = session(network.model)
+        spiking = session(network)
     except Exception as error:
         return "wrong", f"ONNX Runtime doesn't load it: {error}"
     if feeds is None:
         return "works", "too large to be run"
     say("stage", "original")
     try:
-        original = session(loaded.model)
+        original = session(model)
         wanted = original.run(None, feeds)
     except Exception as error:
         return "original", str(error)
@@ -93,10 +108,10 @@ def parsed(data: bytes) -> onnx.ModelProto:
     return model
 
 
-def inputs_of(specs: Any, number: int) -> dict[str, NDArray[Any]] | None:
+def inputs_of(specs: Any, number: int) -> Feeds | None:
     """Return random inputs of a network, None if they would be large or of a type that can't be made up."""
     rng = np.random.default_rng(number)
-    feeds = {}
+    feeds: Feeds = {}
     for spec in specs:
         shape = [d if isinstance(d, int) else 2 for d in spec.shape or ()]
         if np.prod(shape, dtype=object) > LARGEST_INPUT or spec.dtype.kind not in "fiub":

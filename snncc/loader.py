@@ -28,6 +28,7 @@ from snncc.model_checks import (
     check_opsets,
     check_structure,
     check_types,
+    check_weights,
 )
 from snncc.protos import widen_bfloat16
 
@@ -115,6 +116,7 @@ def _loaded(model: onnx.ModelProto, name: str, path: Path | None, digest: hashli
         check_opsets(model)
         check_expansion(model)
         check_operators(model)
+        check_weights(model)
         check_graph(model, external)
         load_external(external, digest)
         if path is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import onnx
 import onnxruntime as ort
 
@@ -16,6 +18,7 @@ MAX_CALL_DEPTH = 64
 """Deepest nesting of calls among local functions."""
 
 _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.ml")
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _UNSUPPORTED_TYPES = ("FLOAT8", "FLOAT4", "FLOAT6", "FLOAT2", "INT4", "UINT4", "INT2", "UINT2", "COMPLEX")
 
 
@@ -40,19 +43,29 @@ def check_structure(model: onnx.ModelProto) -> None:
 
 
 def check_names(model: onnx.ModelProto) -> None:
-    """Check that every name is text; protobuf hands over what isn't as bytes."""
-    names: list[str] = [model.graph.name, *(entry.domain for entry in model.opset_import)]
+    """Check that every name and every string in an attribute is text; protobuf hands over what isn't as bytes."""
+    names: list[str | bytes] = [model.graph.name, *(entry.domain for entry in model.opset_import)]
     for graph in all_graphs(model):
         for info in (*graph.input, *graph.output, *graph.value_info):
             names += [info.name, *(dim.dim_param for dim in info.type.tensor_type.shape.dim)]
     names += [tensor.name for tensor in all_tensors(model)]
     for node, _ in all_nodes(model):
         names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+        names += [_text(value) for a in node.attribute for value in (a.s, *a.strings)]
     for function in model.functions:
         names += [function.name, function.domain, *function.input, *function.output]
     broken = next((name for name in names if not isinstance(name, str)), None)
     if broken is not None:
-        raise ModelError(f"the name {broken!r} in it isn't UTF-8 text, so the file is damaged; export it again")
+        raise ModelError(
+            f"the name or string {broken!r} in it isn't UTF-8 text, so the file is damaged; export it again"
+        )
+
+
+def _text(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def check_types(model: onnx.ModelProto) -> None:
@@ -84,6 +97,9 @@ def check_types(model: onnx.ModelProto) -> None:
 def check_opsets(model: onnx.ModelProto) -> None:
     """Check that onnx knows the opset, and that ONNX Runtime runs it."""
     opsets = opset_versions(model.opset_import)
+    foreign = next((domain for domain, version in opsets.items() if domain and version < 1), None)
+    if foreign is not None:
+        raise ModelError(f"uses opset {opsets[foreign]} of the domain '{foreign}', which is none; export it again")
     default = opsets.get("")
     if default is None:
         used = next((node for node, _ in all_nodes(model) if not domain_of(node.domain)), None)
@@ -152,7 +168,15 @@ def check_operators(model: onnx.ModelProto) -> None:
     local = {(domain_of(f.domain), f.name) for f in model.functions}
     for node, opsets in all_nodes(model):
         domain = domain_of(node.domain)
-        if (domain, node.op_type) in local or domain in _RUNTIME_DOMAINS:
+        if (domain, node.op_type) in local:
+            continue
+        if domain in _RUNTIME_DOMAINS:
+            known = _runtime_operators()
+            if known and (domain, node.op_type) not in known:
+                raise ModelError(
+                    f"{describe(node)} is no operator of the domain '{domain}' in onnxruntime {ort.__version__}; "
+                    "upgrade onnxruntime or export it with standard operators"
+                )
             continue
         if domain:
             raise ModelError(
@@ -169,6 +193,28 @@ def check_operators(model: onnx.ModelProto) -> None:
             ) from None
         if deprecated:
             raise ModelError(f"{describe(node)} is not part of opset {version} any more; export the model again")
+
+
+@functools.cache
+def _runtime_operators() -> frozenset[tuple[str, str]]:
+    """Return domain and name of every operator that ONNX Runtime defines; nothing where it can't be asked."""
+    try:
+        from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
+    except ImportError:  # builds without it leave the answer to the runtime's loading
+        return frozenset()
+    return frozenset((schema.domain, schema.name) for schema in get_all_operator_schema())
+
+
+def check_weights(model: onnx.ModelProto) -> None:
+    """Check that every layer with weights has some: a size of zero passes shape inference and computes nothing."""
+    empty = {t.name for t in model.graph.initializer if 0 in t.dims}
+    for node in model.graph.node if empty else ():
+        named = next((name for name in node.input[:2] if name in empty), None)
+        if named is not None and node.op_type in _LAYERS and not domain_of(node.domain):
+            raise ModelError(
+                f"{describe(node)} has weights '{named}' without elements, so it computes nothing; "
+                "export the network again, with its trained weights"
+            )
 
 
 def check_graph(model: onnx.ModelProto, external: list[ExternalTensor]) -> None:

@@ -103,6 +103,20 @@ def test_operators_of_the_runtime_and_model_local_functions() -> None:
     load_model(parse(text + '<domain: "loc", opset_import: ["" : 17]> f (a) => (b) { b = Relu(a) }'))
 
 
+def test_an_operator_that_the_runtime_does_not_have() -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> '
+    assert "node 'y' (Relu) is no operator of the domain 'com.microsoft' in onnxruntime" in message(
+        parse(text + "g (float[3] x) => (float[3] y) { y = com.microsoft.Relu(x) }")
+    )
+
+
+@pytest.mark.parametrize(("op", "shape"), [("MatMul", [3, 0]), ("Gemm", [3, 0]), ("MatMul", [3, 0, 0])])
+def test_weights_without_elements(op: str, shape: list[int]) -> None:
+    model = parse(TEXT + f"g (float[N,3] x) => (float[N,0] y) {{ [layer] z = {op}(x, w) y = Relu(z) }}")
+    model.graph.initializer.append(onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, shape, []))
+    assert f"node 'layer' ({op}) has weights 'w' without elements" in message(model)
+
+
 def test_an_artifact_is_recognised() -> None:
     text = '<ir_version: 8, opset_import: ["" : 17, "snncc" : 1]> g (float[3] x) => (float[3] y) { y = snncc.f(x) } '
     model = parse(text + '<domain: "snncc", opset_import: ["" : 17]> f (a) => (b) { b = Relu(a) }')
@@ -261,9 +275,17 @@ def future_ir(model: onnx.ModelProto) -> None:
     model.ir_version = 999
 
 
+def foreign_opset_below_one(model: onnx.ModelProto) -> None:
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", -1))
+
+
 def name_that_is_no_text(model: onnx.ModelProto) -> None:
     data = model.SerializeToString().replace(b"act", b"\xff\xfe\xfd")
     model.ParseFromString(data)
+
+
+def string_that_is_no_text(model: onnx.ModelProto) -> None:
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("mode", b"ne\xa0rest"))
 
 
 def bad_attribute(model: onnx.ModelProto) -> None:
@@ -289,7 +311,9 @@ def bad_attribute(model: onnx.ModelProto) -> None:
         (negative_opset, "uses opset -3"),
         (foreign_opset_only, "no standard opset is imported"),
         (future_ir, "with IR version 999"),
+        (foreign_opset_below_one, "uses opset -1 of the domain 'com.microsoft'"),
         (name_that_is_no_text, "isn't UTF-8 text"),
+        (string_that_is_no_text, "the name or string b'ne\\xa0rest' in it isn't UTF-8 text"),
         (bad_attribute, "Unrecognized attribute: colour"),
     ],
 )

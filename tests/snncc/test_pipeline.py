@@ -49,6 +49,13 @@ class SpoilOpenly(Spoil):
 
 
 @dataclass(frozen=True)
+class NothingOpenly(Nothing):
+    """Promises nothing, and changes nothing."""
+
+    preserves_outputs: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
 class Break(Pass):
     """Fails in an unforeseen way."""
 
@@ -77,6 +84,11 @@ def test_verification_finds_a_pass_that_breaks_its_promise(name: str) -> None:
 
 def test_verification_ends_where_the_outputs_may_change() -> None:
     Hook(verify=True).run((SpoilOpenly(2.0), Spoil(2.0)), graph(), Context(Config()))
+
+
+def test_verification_goes_on_where_nothing_was_changed() -> None:
+    with pytest.raises(PassError, match="pass Spoil changed output"):
+        Hook(verify=True).run((NothingOpenly(), Spoil(2.0)), graph(), Context(Config()))
 
 
 def test_a_hook_serves_one_network_after_another() -> None:
