@@ -13,7 +13,6 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.allocation.metric import Distance
-from snncc.allocation.operations import FanOut
 from snncc.allocation.sensitivity import LayerJob, Score
 from snncc.allocation.suffix import cut_behind
 from snncc.config import Config
@@ -70,7 +69,7 @@ class InContext:
         suffix = self._session(cut.nodes, [*cut.inputs, neuron.outputs[0]], cut.outputs)
         count = len(job.neurons.theta)
         dims = job.currents[0].shape[1:]
-        fan_out = FanOut(job.graph, job.analysis, job.site, dims)
+        fan_out = job.fan_out
         distance = Distance(job.class_output, count)
         spikes = np.zeros((count, *dims))
         pooled: dict[str, NDArray[np.float64]] = {}

@@ -61,12 +61,12 @@ class Score:
 
 @dataclass(frozen=True)
 class LayerJob:
-    """One layer, ready to be scored anywhere."""
+    """One layer, ready to be scored anywhere: it can be pickled."""
 
-    graph: gs.Graph
-    analysis: Analysis
     site: NeuronSite
-    cut: Cut
+    suffix: Suffix
+    fan_out: FanOut
+    folds: bool
     neurons: Neurons
     currents: list[Array]
     inputs: list[dict[str, Array]]
@@ -76,8 +76,7 @@ class LayerJob:
     def scores(self) -> list[Score]:
         """Run all candidates and return what they do."""
         count = len(self.neurons.theta)
-        suffix = Suffix(self.graph, self.site, self.cut, self.neurons, self.analysis.batched)
-        fan_out = FanOut(self.graph, self.analysis, self.site, self.currents[0].shape[1:])
+        suffix, fan_out = self.suffix, self.fan_out
         distance = Distance(self.class_output, count)
         spikes = np.zeros((count, *self.currents[0].shape[1:]))
         pooled: dict[str, NDArray[np.float64]] = {}
@@ -95,8 +94,7 @@ class LayerJob:
 
     def _runs(self, current: Array) -> Iterator[slice]:
         """Cut the candidates into those that run together."""
-        folds = self.analysis.foldable and not self.analysis.readout_blockers
-        size = max(1, _FOLDED // max(current.size, 1)) if folds else 1
+        size = max(1, _FOLDED // max(current.size, 1)) if self.folds else 1
         count = len(self.neurons.theta)
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
@@ -169,6 +167,7 @@ def _jobs(
     """Walk through the ANN and yield a job for each layer that has candidates."""
     walk = _Walk(graph, analysis, data, config)
     outputs = walk.outputs()
+    folds = analysis.foldable and not analysis.readout_blockers
     for site in walk.sites():
         candidates = wanted.get(site.node, ())
         if not candidates:
@@ -176,7 +175,9 @@ def _jobs(
         currents = walk.frontier[site.input].ann
         cut = cut_behind(graph, site.output, walk.finished)
         neurons = fit(site, currents, candidates, config, uneven=uneven)
-        yield LayerJob(graph, analysis, site, cut, neurons, currents, walk.inputs(cut), outputs, class_output)
+        suffix = Suffix(graph, site, cut, neurons, analysis.batched)
+        fan_out = FanOut(graph, analysis, site, currents[0].shape[1:])
+        yield LayerJob(site, suffix, fan_out, folds, neurons, currents, walk.inputs(cut), outputs, class_output)
 
 
 def fit(

@@ -20,10 +20,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from snncc.allocation.deferred import DeferredSession
 from snncc.analysis import NeuronSite
 from snncc.graph import is_missing, outer_inputs
 from snncc.runtime.segments import submodel
-from snncc.runtime.session import Array, Session
+from snncc.runtime.session import Array
 
 _PREFIX = "snncc.search/"
 CURRENT, SCALE, TOP, STEP, COPIES, NOISE = (
@@ -123,7 +124,7 @@ class Suffix:
         _add_neuron(model.graph, site, [int(d) if isinstance(d, int) else None for d in current.shape[1:]], neurons)
         if self._repeated:
             _repeat_inputs(model.graph, self._repeated)
-        self._session = Session(model, f"the layers behind node '{site.node}'")
+        self._session = DeferredSession(model, f"the layers behind node '{site.node}'")
 
     def run(
         self, current: Array, inputs: Mapping[str, Array], which: slice, *, levels: bool = False
