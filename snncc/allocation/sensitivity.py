@@ -34,7 +34,7 @@ from snncc.passes.layer_fit import by_channel, thresholds
 from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, submodel
 from snncc.runtime.session import Array, Session
 
-_FOLDED = 1 << 21
+_FOLDED = 1 << 19
 """Most values of a layer's output that all candidates of one run have together: it should stay in the cache."""
 _PENDING = 4
 """Layers that may wait in an executor at a time: each holds its part of the frontier."""
