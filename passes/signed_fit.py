@@ -16,15 +16,37 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Form, NeuronSite
 from snncc.config import Config
-from snncc.neurons.signed_burst import simulate
+from snncc.neurons.signed_burst import aims, simulate
 from snncc.neurons.threshold import ChannelHistogram, signed_thresholds
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry
 from snncc.passes.layer_fit import by_channel
+from snncc.passes.range_thresholds import range_thresholds
 from snncc.runtime.session import Array
 
 BETTER = 0.9
 """A signed neuron must lower the squared error of an unsigned one to this share of it: it costs negative spikes."""
+
+
+def two_sided_thresholds(
+    positive: ChannelHistogram, negative: ChannelHistogram, site: NeuronSite, config: Config
+) -> NDArray[np.float32]:
+    """Return the thresholds θ of a layer of signed neurons, float32 [C], or [1] for one per layer.
+
+    Args:
+        positive: of the values above zero, per channel.
+        negative: of the values below zero, with their sign changed.
+        site: the layer.
+        config: the options.
+    """
+    if not config.per_channel:
+        positive, negative = positive.pooled(), negative.pooled()
+    c, upper = config, site.activation.upper / config.threshold_ratio
+    if c.threshold_method == "mse":
+        return signed_thresholds(positive, negative, c.timesteps, c.max_burst, c.v_init, upper=upper)
+    percent = 100.0 if c.threshold_method == "max" else c.percentile
+    larger = positive if positive.maximum().sum() >= negative.maximum().sum() else negative
+    return range_thresholds(larger, percent, c.max_burst, upper)
 
 
 class SignedFit:
@@ -58,11 +80,7 @@ class SignedFit:
     def thresholds(self) -> NDArray[np.float32]:
         """Return θ of minimum squared error (not θe: τ is applied by the neuron), float32 [C] or [1]."""
         sides = [self._histogram(np.float32(1)), self._histogram(np.float32(-1))]
-        if not self.config.per_channel:
-            sides = [side.pooled() for side in sides]
-        c = self.config
-        bound = self.site.activation.upper / c.threshold_ratio
-        return signed_thresholds(sides[0], sides[1], c.timesteps, c.max_burst, c.v_init, upper=bound)
+        return two_sided_thresholds(sides[0], sides[1], self.site, self.config)
 
     def _histogram(self, sign: np.float32) -> ChannelHistogram:
         """Return the histogram of the values of one sign."""
@@ -105,18 +123,8 @@ class SignedFit:
             yield from (value * np.float32(t) for t in steps)
             return
         snn = by_channel(self.entry.temporal(chunk), self.axis, lead=1)
-        if self.site.form is Form.MEAN:
-            for t in steps:
-                aim = snn[t - 1] * np.float32(t)
-                yield np.where(np.isfinite(aim), aim, np.float32(0))
-            return
-        upper = np.float32(self.site.activation.upper)
-        total = np.zeros(snn.shape[1:], np.float32)
-        for t in steps:
-            total += snn[t - 1]
-            if shift is not None:
-                total += shift[:, None]
-            yield np.clip(total, np.float32(0), upper * np.float32(t))
+        means = self.site.form is Form.MEAN
+        yield from aims(snn, np.float32(self.site.activation.upper), means=means, shift=shift)
 
     def squared_error(self, counts: Sequence[NDArray[np.integer[Any]]], theta: NDArray[np.float32]) -> float:
         """Return the squared error of the mean output, summed over all neurons and samples."""

@@ -18,7 +18,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Domain, Form
-from snncc.graph import is_missing, outer_inputs
+from snncc.graph import DOMAIN, is_missing, outer_inputs
+from snncc.ops import ENCODE
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.session import Array, Session
 
@@ -129,7 +130,7 @@ def submodel(
     constants = {t.name: t for n in nodes for t in outer_inputs(n) if isinstance(t, gs.Constant)}
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
-            [Exporter.export_node(n) for n in nodes],
+            [_exported(n) for n in nodes],
             "segment",
             [_describe(t, with_shape=True) for t in inputs],
             [_describe(t, with_shape=False) for t in outputs],
@@ -140,6 +141,14 @@ def submodel(
     )
     model.ir_version = max(8, graph.ir_version or 8)
     return model
+
+
+def _exported(node: gs.Node) -> onnx.NodeProto:
+    """Export a node; what marks a value to encode is the identity."""
+    exported: onnx.NodeProto = Exporter.export_node(node)
+    if node.domain == DOMAIN and node.op == ENCODE:
+        exported = onnx.helper.make_node("Identity", list(exported.input), list(exported.output), name=node.name)
+    return exported
 
 
 def _describe(tensor: gs.Tensor, *, with_shape: bool) -> onnx.ValueInfoProto:

@@ -78,9 +78,15 @@ class Preset:
         return {name: (c.max_burst, c.threshold_ratio) for name, c in found.assignment.items()}
 
 
-_RANGE = {"max_burst": 1, "per_channel": False, "bias_correction": False, "gain_correction": False}
+_RANGE = {
+    "neuron": "burst",
+    "max_burst": 1,
+    "per_channel": False,
+    "bias_correction": False,
+    "gain_correction": False,
+}
 # Equations 2-4 and 8 as printed: no initial potential, and the mean error goes into the bias.
-_PAPER = {"v_init": 0.0, "gain_correction": False}
+_PAPER = {"neuron": "burst", "v_init": 0.0, "gain_correction": False}
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
@@ -94,7 +100,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "calibration": Preset(
             "Li et al. 2021: thresholds of least squared error, bias calibration, single spikes",
-            {"max_burst": 1, "gain_correction": False},
+            {"neuron": "burst", "max_burst": 1, "gain_correction": False},
+        ),
+        "snm": Preset(
+            "Wang et al. 2022: signed neurons with memory, threshold at the maximum, single spikes",
+            {**_RANGE, "neuron": "signed", "threshold_method": "max"},
         ),
         "bs": Preset("Bursting Spikes: calibration with bursts", _PAPER),
         "bs+bsr": Preset("bs with burst-spike reallocation: ψ per layer at the spikes of bs", _PAPER, "bsr"),

@@ -7,13 +7,14 @@ leave the other layers as in the ANN.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.allocation.metric import Distance
-from snncc.allocation.operations import FanOut
 from snncc.allocation.sensitivity import LayerJob, Score
 from snncc.allocation.suffix import cut_behind
 from snncc.config import Config
@@ -22,6 +23,8 @@ from snncc.errors import UsageError
 from snncc.graph import DOMAIN, constant, import_graph
 from snncc.network import SpikingNetwork
 from snncc.neurons.burst_if import simulate
+from snncc.neurons.signed_burst import aims as signed_aims
+from snncc.neurons.signed_burst import simulate as signed_simulate
 from snncc.passes.layer_fit import by_channel, from_channels
 from snncc.runtime.segments import submodel
 from snncc.runtime.session import Array, Session
@@ -70,7 +73,7 @@ class InContext:
         suffix = self._session(cut.nodes, [*cut.inputs, neuron.outputs[0]], cut.outputs)
         count = len(job.neurons.theta)
         dims = job.currents[0].shape[1:]
-        fan_out = FanOut(job.graph, job.analysis, job.site, dims)
+        fan_out = job.fan_out
         distance = Distance(job.class_output, count)
         spikes = np.zeros((count, *dims))
         pooled: dict[str, NDArray[np.float64]] = {}
@@ -92,11 +95,13 @@ class InContext:
 
     def _spikes(
         self, job: LayerJob, neuron: gs.Node, current: Array, number: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.integer[Any]], NDArray[np.float32]]:
         """Simulate one candidate; return counts [T, N, ...] and graded spikes [T*N, ...]."""
         site, timesteps = job.site, self._config.timesteps
         axis = site.channel_axis if site.channels is not None else None
         theta = job.neurons.theta[number]
+        if neuron.op != "BurstIF":
+            return self._signed_spikes(job, neuron, current, number)
         # A part of the initial potential reaches the neuron as current; in the bias it stands for the uniform θe.
         deferred = self._config.v_init - self._v_init[site.node]
         uniform = np.asarray(constant(neuron.inputs[1]), np.float32).reshape(-1)
@@ -117,6 +122,25 @@ class InContext:
             along[axis + 1] = len(theta)
         graded = np.multiply(shaped, theta.reshape(along), dtype=np.float32)
         return shaped, graded.reshape(current.shape)
+
+    def _signed_spikes(
+        self, job: LayerJob, neuron: gs.Node, current: Array, number: int
+    ) -> tuple[NDArray[np.integer[Any]], NDArray[np.float32]]:
+        """The same for a signed neuron, whose current was matched to the ANN's without regard to its threshold."""
+        site, timesteps = job.site, self._config.timesteps
+        axis = site.channel_axis if site.channels is not None else None
+        theta, max_burst = job.neurons.theta[number], int(job.neurons.max_burst[number])
+        unfolded = by_channel(current.reshape(timesteps, -1, *current.shape[1:]), axis, lead=1)
+        upper = np.float32(neuron.attrs.get("upper", np.inf))
+        aims = signed_aims(unfolded, upper, means=site.activation.encodes)
+        counts = signed_simulate(aims, theta, max_burst, self._v_init[site.node])
+        shape = (len(current) // timesteps, *current.shape[1:])
+        shaped = from_channels(counts, axis, shape)
+        along = [1] * (current.ndim + 1)
+        if axis is not None:
+            along[axis + 1] = len(theta)
+        graded = np.multiply(shaped, theta.reshape(along), dtype=np.float32)
+        return np.abs(shaped), graded.reshape(current.shape)
 
     def _session(
         self,

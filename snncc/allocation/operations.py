@@ -10,13 +10,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from snncc.allocation.deferred import DeferredSession
 from snncc.analysis import Analysis, NeuronSite, Traffic
 from snncc.errors import DataError
 from snncc.graph import is_missing, outer_inputs
 from snncc.ops import Role, spec_of
 from snncc.runtime.meter import event_model
 from snncc.runtime.segments import submodel
-from snncc.runtime.session import Array, Session
+from snncc.runtime.session import Array
 
 
 class FanOut:
@@ -34,19 +35,21 @@ class FanOut:
         self._output = site.output
         pools, path = _pools_behind(graph, analysis, site)
         self.pools = [p.outputs[0].name for p in pools]
-        self._pool: Session | None = None
+        self._pool: DeferredSession | None = None
         shapes = {site.output: (1, *dims)}
         if pools:
             tensor = next(t for t in graph.tensors().values() if t.name == site.output)
             model = submodel(graph, path, [tensor], [p.outputs[0] for p in pools])
-            self._pool = Session(model, f"the pooling behind node '{site.node}'", threads=1)
+            self._pool = DeferredSession(model, f"the pooling behind node '{site.node}'", threads=1)
             sample = np.zeros((1, *dims), np.float32)
             shapes |= {name: value.shape for name, value in self._pool.run({site.output: sample}).items()}
         # The other layers are silent, but they stand where spikes of this one meet theirs.
         shapes = {s.output: (1, *_known(s)) for s in analysis.neurons if s.node != site.node} | shapes
         self._silent = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         model, self._sums = event_model(graph, analysis, shapes)
-        self._session = Session(model, f"the synapses behind node '{site.node}'", threads=1) if self._sums else None
+        self._session = (
+            DeferredSession(model, f"the synapses behind node '{site.node}'", threads=1) if self._sums else None
+        )
 
     def pooled(self, levels: Array) -> dict[str, Array]:
         """Return what passes each MaxPool, summed over the samples [K, ...], of the spikes [K, N, ...]."""

@@ -31,10 +31,11 @@ from snncc.graph import is_missing, outer_inputs
 from snncc.neurons.threshold import UNEVENNESS, ChannelHistogram
 from snncc.passes.frontier import Entry, Frontier
 from snncc.passes.layer_fit import by_channel, thresholds
+from snncc.passes.signed_fit import two_sided_thresholds
 from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, submodel
 from snncc.runtime.session import Array, Session
 
-_FOLDED = 1 << 21
+_FOLDED = 1 << 19
 """Most values of a layer's output that all candidates of one run have together: it should stay in the cache."""
 _PENDING = 4
 """Layers that may wait in an executor at a time: each holds its part of the frontier."""
@@ -61,12 +62,12 @@ class Score:
 
 @dataclass(frozen=True)
 class LayerJob:
-    """One layer, ready to be scored anywhere."""
+    """One layer, ready to be scored anywhere: it can be pickled."""
 
-    graph: gs.Graph
-    analysis: Analysis
     site: NeuronSite
-    cut: Cut
+    suffix: Suffix
+    fan_out: FanOut
+    folds: bool
     neurons: Neurons
     currents: list[Array]
     inputs: list[dict[str, Array]]
@@ -76,8 +77,7 @@ class LayerJob:
     def scores(self) -> list[Score]:
         """Run all candidates and return what they do."""
         count = len(self.neurons.theta)
-        suffix = Suffix(self.graph, self.site, self.cut, self.neurons, self.analysis.batched)
-        fan_out = FanOut(self.graph, self.analysis, self.site, self.currents[0].shape[1:])
+        suffix, fan_out = self.suffix, self.fan_out
         distance = Distance(self.class_output, count)
         spikes = np.zeros((count, *self.currents[0].shape[1:]))
         pooled: dict[str, NDArray[np.float64]] = {}
@@ -95,8 +95,7 @@ class LayerJob:
 
     def _runs(self, current: Array) -> Iterator[slice]:
         """Cut the candidates into those that run together."""
-        folds = self.analysis.foldable and not self.analysis.readout_blockers
-        size = max(1, _FOLDED // max(current.size, 1)) if folds else 1
+        size = max(1, _FOLDED // max(current.size, 1)) if self.folds else 1
         count = len(self.neurons.theta)
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
@@ -169,6 +168,7 @@ def _jobs(
     """Walk through the ANN and yield a job for each layer that has candidates."""
     walk = _Walk(graph, analysis, data, config)
     outputs = walk.outputs()
+    folds = analysis.foldable and not analysis.readout_blockers
     for site in walk.sites():
         candidates = wanted.get(site.node, ())
         if not candidates:
@@ -176,7 +176,9 @@ def _jobs(
         currents = walk.frontier[site.input].ann
         cut = cut_behind(graph, site.output, walk.finished)
         neurons = fit(site, currents, candidates, config, uneven=uneven)
-        yield LayerJob(graph, analysis, site, cut, neurons, currents, walk.inputs(cut), outputs, class_output)
+        suffix = Suffix(graph, site, cut, neurons, analysis.batched)
+        fan_out = FanOut(graph, analysis, site, currents[0].shape[1:])
+        yield LayerJob(site, suffix, fan_out, folds, neurons, currents, walk.inputs(cut), outputs, class_output)
 
 
 def fit(
@@ -185,18 +187,27 @@ def fit(
     """Fit θ for each candidate, as the calibration does; τ multiplies it afterwards."""
     axis = site.channel_axis if site.channels is not None else None
     upper = np.float32(site.activation.upper)
-    histogram = ChannelHistogram(1 if axis is None else currents[0].shape[axis])
+    signed = site.activation.encodes or (config.neuron != "burst" and not site.static_input)
+    positive, negative = (ChannelHistogram(1 if axis is None else currents[0].shape[axis]) for _ in range(2))
     for current in currents:
-        histogram.add(by_channel(np.minimum(current, upper), axis))
+        values = by_channel(np.minimum(current, upper), axis)
+        positive.add(values)
+        if site.activation.encodes:
+            negative.add(-values)
     # τ enters the fit only where the activation has a bound.
     fitted: dict[tuple[int, float], NDArray[np.float32]] = {}
     rows = []
     for max_burst, ratio in candidates:
         key = (max_burst, ratio if np.isfinite(upper) else 1.0)
         if key not in fitted:
-            fitted[key] = thresholds(histogram, site, replace(config, max_burst=key[0], threshold_ratio=key[1]))
+            own = replace(config, max_burst=key[0], threshold_ratio=key[1])
+            if signed:
+                fitted[key] = two_sided_thresholds(positive, negative, site, own)
+            else:
+                fitted[key] = thresholds(positive, site, own)
         rows.append(fitted[key] * np.float32(ratio))
-    noise = float(np.sqrt(UNEVENNESS * (1 - 1 / config.timesteps) / 12)) if uneven and not site.static_input else 0.0
+    disturbed = uneven and not site.static_input and not signed  # a signed neuron takes back what came too early
+    noise = float(np.sqrt(UNEVENNESS * (1 - 1 / config.timesteps) / 12)) if disturbed else 0.0
     bursts = np.array([c.max_burst for c in candidates], np.int64)
     return Neurons(np.stack(rows).astype(np.float32), bursts, config.timesteps, config.v_init, noise)
 

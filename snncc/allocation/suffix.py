@@ -20,10 +20,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from snncc.allocation.deferred import DeferredSession
 from snncc.analysis import NeuronSite
 from snncc.graph import is_missing, outer_inputs
 from snncc.runtime.segments import submodel
-from snncc.runtime.session import Array, Session
+from snncc.runtime.session import Array
 
 _PREFIX = "snncc.search/"
 CURRENT, SCALE, TOP, STEP, COPIES, NOISE = (
@@ -123,7 +124,7 @@ class Suffix:
         _add_neuron(model.graph, site, [int(d) if isinstance(d, int) else None for d in current.shape[1:]], neurons)
         if self._repeated:
             _repeat_inputs(model.graph, self._repeated)
-        self._session = Session(model, f"the layers behind node '{site.node}'")
+        self._session = DeferredSession(model, f"the layers behind node '{site.node}'")
 
     def run(
         self, current: Array, inputs: Mapping[str, Array], which: slice, *, levels: bool = False
@@ -174,10 +175,9 @@ class Suffix:
 
 def _add_neuron(graph: onnx.GraphProto, site: NeuronSite, dims: list[int | None], neurons: Neurons) -> None:
     """Put the closed form of the neuron in front of a suffix, whose input `site.output` it replaces."""
-    names = {name: f"{_PREFIX}{name}" for name in ("zero", "scaled", "raised", "floor", "positive", "graded")}
+    names = {name: f"{_PREFIX}{name}" for name in ("lowest", "steps", "scaled", "raised", "floor", "below", "graded")}
     graph.initializer.extend(
         [
-            numpy_helper.from_array(np.array(0, np.float32), names["zero"]),
             numpy_helper.from_array(np.array([1], np.int64), f"{_PREFIX}samples"),
         ]
     )
@@ -185,9 +185,14 @@ def _add_neuron(graph: onnx.GraphProto, site: NeuronSite, dims: list[int | None]
         helper.make_node("Mul", [CURRENT, SCALE], [names["scaled"]]),
         helper.make_node("Add", [names["scaled"], NOISE], [names["raised"]]),
         helper.make_node("Floor", [names["raised"]], [names["floor"]]),
-        helper.make_node("Min", [names["floor"], TOP], [names["positive"]]),
-        helper.make_node("Max", [names["positive"], names["zero"]], [LEVELS]),
-        helper.make_node("Mul", [LEVELS, STEP], [names["graded"]]),
+        helper.make_node("Min", [names["floor"], TOP], [names["below"]]),
+        # A neuron that encodes a value of either sign goes as far below zero as above it.
+        helper.make_node("Neg", [TOP], [names["lowest"]])
+        if site.activation.encodes
+        else helper.make_node("Sub", [TOP, TOP], [names["lowest"]]),
+        helper.make_node("Max", [names["below"], names["lowest"]], [names["steps"]]),
+        helper.make_node("Abs", [names["steps"]], [LEVELS]),
+        helper.make_node("Mul", [names["steps"], STEP], [names["graded"]]),
         helper.make_node("ReduceSum", [LEVELS, f"{_PREFIX}samples"], [SPIKES], keepdims=0),
         # [K, N, ...] as [K·N, ...].
         helper.make_node("Shape", [names["graded"]], [f"{_PREFIX}tail"], start=2),

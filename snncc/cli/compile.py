@@ -13,7 +13,7 @@ from snncc.cli.files import check_output, open_data
 from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
 from snncc.cli.search import budget_options, from_front, read_budget
 from snncc.cli.terminal import Terminal
-from snncc.config import Config
+from snncc.config import THRESHOLD_METHODS, Config
 from snncc.data import Dataset, ImageOptions
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
@@ -55,6 +55,14 @@ Examples:
     metavar="τ",
     help="Multiplier of every threshold: fewer spikes, more error.",
 )
+@click.option(
+    "--threshold-method",
+    type=click.Choice(THRESHOLD_METHODS),
+    default="mse",
+    show_default=True,
+    help="Thresholds of least squared error, or ψ spikes reach the maximum or a percentile of the activation.",
+)
+@click.option("--percentile", type=float, default=99.9, show_default=True, metavar="P", help="That percentile.")
 @click.option("--per-layer", is_flag=True, help="One threshold per layer instead of one per channel.")
 @click.option("--no-bias-correction", is_flag=True, help="Leave weights and biases as they are.")
 @click.option("--no-gain-correction", is_flag=True, help="Correct biases only, not the gain of the weights.")
@@ -85,6 +93,8 @@ def compile_command(
     max_burst: int,
     v_init: float,
     threshold_ratio: float,
+    threshold_method: str,
+    percentile: float,
     per_layer: bool,
     no_bias_correction: bool,
     no_gain_correction: bool,
@@ -114,6 +124,8 @@ def compile_command(
         "max_burst": max_burst,
         "v_init": v_init,
         "threshold_ratio": threshold_ratio,
+        "threshold_method": threshold_method,
+        "percentile": percentile,
         "per_channel": not per_layer,
         "bias_correction": not no_bias_correction,
         "gain_correction": not no_gain_correction,
@@ -175,7 +187,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 def _check_alone(front: str) -> None:
     """Refuse options that the file of a search settles."""
     settled = ("timesteps", "max_burst", "v_init", "threshold_ratio", "per_layer", "no_bias_correction")
-    for name in (*settled, "no_gain_correction"):
+    for name in (*settled, "no_gain_correction", "threshold_method", "percentile"):
         if _on_the_command_line(name):
             option = "-T" if name == "timesteps" else "--" + name.replace("_", "-")
             raise UsageError(f"{option} with --front: '{front}' settles it; search again for another value")

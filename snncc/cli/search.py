@@ -191,6 +191,9 @@ def search_command(
         terminal.print(points_table(result))
         if terminal.verbose:
             terminal.print("", layer_table(result))
+        gap = result.front(result.budget.counted).gap
+        if gap:
+            terminal.print("", f"the front was thinned: for any budget it is within {gap:.2%} of the least sensitivity")
         again = f"snncc compile {shlex.quote(model)} --calib {shlex.quote(calib)} --front {shlex.quote(output)}"
         terminal.print("", f"wrote {output}; next: {again}")
 

@@ -13,7 +13,7 @@ Here a[t] = t·f(m[t]) is called the aim. For ReLU it is relu(x[1] + ... + x[t])
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,29 @@ def step(aim: Floats, count: Floats, theta: Floats, max_burst: int, v_init: floa
     """
     fired = np.clip(np.floor(aim / theta + np.asarray(v_init, aim.dtype)) - count, -max_burst, max_burst)
     return fired, count + fired
+
+
+def aims(
+    values: NDArray[np.float32], upper: np.float32, *, means: bool, shift: NDArray[np.float32] | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Yield a[t] = t·f(m[t]) for t = 1..T.
+
+    Args:
+        values: what arrives, float32 [T, N, C, M].
+        upper: bound of a clipped activation, infinity where there is none; used with currents only.
+        means: `values` are the means m[t] of the value to encode; else they are currents, and f is ReLU or a clip at 0.
+        shift: float32 [C] or [1], added to the current at each timestep.
+    """
+    total = np.zeros(values.shape[1:], np.float32)
+    for t, value in enumerate(values, 1):
+        if means:
+            aim = value * np.float32(t)
+            yield np.where(np.isfinite(aim), aim, np.float32(0))  # as the node `Finite` has it
+            continue
+        total += value
+        if shift is not None:
+            total += shift[:, None]
+        yield np.clip(total, np.float32(0), upper * np.float32(t))
 
 
 def simulate(

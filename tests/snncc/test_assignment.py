@@ -11,12 +11,15 @@ from small_networks import NETWORKS, compiled, inputs_of
 import snncc
 from snncc.errors import UsageError
 from snncc.graph import constant
+from snncc.ops import Role, spec_of
 
 
 def settings(network: snncc.SpikingNetwork) -> dict[str, tuple[int, float]]:
     """ψ and τ as the nodes say them."""
     return {
-        n.name: (n.attrs["max_burst"], n.attrs["threshold_ratio"]) for n in network.network.nodes if n.op == "BurstIF"
+        n.name: (n.attrs["max_burst"], n.attrs["threshold_ratio"])
+        for n in network.network.nodes
+        if spec_of(n).role is Role.NEURON
     }
 
 

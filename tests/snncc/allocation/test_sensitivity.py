@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import functools
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -153,11 +155,14 @@ def test_operations_are_spikes_times_weights_met() -> None:
         assert score.operations == pytest.approx(4 * score.spikes, rel=1e-6)  # four classes
 
 
-def test_an_executor_changes_nothing() -> None:
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_an_executor_changes_nothing(kind: str) -> None:
     model = NETWORKS["residual"].model()
     feeds = inputs_of(model, 9)
     here, _, _ = scored(model, feeds, Config(timesteps=3))
-    with ThreadPoolExecutor(2) as pool:
+    # Spawned: a fork would inherit the pools of ONNX Runtime without their threads.
+    processes = functools.partial(ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"))
+    with processes() if kind == "processes" else ThreadPoolExecutor(2) as pool:
         there, _, _ = scored(model, feeds, Config(timesteps=3), executor=pool)
     assert here == there
 
