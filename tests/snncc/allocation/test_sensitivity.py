@@ -11,7 +11,7 @@ import onnx
 import pytest
 from scipy.special import softmax
 from small_network import SHAPE, small_model
-from small_networks import NETWORKS, inputs_of, run
+from small_networks import NETWORKS, inputs_of, parse, run
 
 import snncc
 from snncc.allocation.candidates import Candidate
@@ -25,7 +25,8 @@ from snncc.errors import UsageError
 from snncc.graph import export_model
 from snncc.network import analyse_network, input_specs, read_ann
 from snncc.neurons.burst_if import closed_form
-from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
+from snncc.neurons.signed_burst import closed_form as signed_closed_form
+from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds, signed_thresholds
 from snncc.pipeline import Hook
 
 CANDIDATES = (Candidate(1, 1.0), Candidate(4, 1.0), Candidate(4, 2.5), Candidate(16, 1.0), Candidate(2, 1.5))
@@ -91,7 +92,7 @@ def values_of(model: onnx.ModelProto, feeds: dict[str, np.ndarray], tensor: str)
 @pytest.mark.parametrize("name", SEPARABLE)
 def test_losses_and_spikes_are_those_of_the_closed_form(name: str) -> None:
     model = NETWORKS[name].model()
-    config = Config(timesteps=4, batch_size=5)  # the last of three chunks is smaller
+    config = Config(timesteps=4, batch_size=5, neuron="burst")  # the last of three chunks is smaller
     feeds = inputs_of(model, 12)
     found, ann, sites = scored(model, feeds, config)
     single = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
@@ -121,7 +122,7 @@ def test_losses_and_spikes_are_those_of_the_closed_form(name: str) -> None:
 def test_loss_of_classes_is_the_symmetric_divergence() -> None:
     model = small_model()
     feeds = {"image": 2 * np.random.default_rng(1).standard_normal((40, *SHAPE)).astype(np.float32)}
-    config = Config(timesteps=2)
+    config = Config(timesteps=2, neuron="burst")
     found, ann, sites = scored(model, feeds, config, class_output="logits")
     site = sites[1]
     current = values_of(ann, feeds, site.input)
@@ -141,7 +142,7 @@ def test_operations_are_spikes_times_weights_met() -> None:
     """Conv 2 x 2 behind a MaxPool, and a Gemm: fan-outs that can be counted by hand."""
     model = small_model()
     feeds = {"image": 2 * np.random.default_rng(1).standard_normal((20, *SHAPE)).astype(np.float32)}
-    config = Config(timesteps=4, batch_size=7)
+    config = Config(timesteps=4, batch_size=7, neuron="burst")
     found, ann, sites = scored(model, feeds, config)
     current = values_of(ann, feeds, sites[0].input)
     for candidate, score in zip(CANDIDATES, found[sites[0].node], strict=True):
@@ -159,25 +160,25 @@ def test_operations_are_spikes_times_weights_met() -> None:
 def test_an_executor_changes_nothing(kind: str) -> None:
     model = NETWORKS["residual"].model()
     feeds = inputs_of(model, 9)
-    here, _, _ = scored(model, feeds, Config(timesteps=3))
+    here, _, _ = scored(model, feeds, Config(timesteps=3, neuron="burst"))
     # Spawned: a fork would inherit the pools of ONNX Runtime without their threads.
     processes = functools.partial(ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"))
     with processes() if kind == "processes" else ThreadPoolExecutor(2) as pool:
-        there, _, _ = scored(model, feeds, Config(timesteps=3), executor=pool)
+        there, _, _ = scored(model, feeds, Config(timesteps=3, neuron="burst"), executor=pool)
     assert here == there
 
 
 def test_mixed_samples_are_refused() -> None:
     model = NETWORKS["samples_mixed"].model()
     with pytest.raises(UsageError, match="mixes the samples"):
-        scored(model, inputs_of(model, 6), Config())
+        scored(model, inputs_of(model, 6), Config(neuron="burst"))
 
 
 def test_in_context_scores_are_those_of_the_network_with_that_layer_changed() -> None:
     """Against artifacts compiled without corrections, whose node is rewritten; ONNX Runtime runs them whole."""
     model = NETWORKS["residual"].model()
     feeds = inputs_of(model, 12)
-    config = Config(timesteps=3, max_burst=2, v_init=0.0, bias_correction=False, batch_size=5)
+    config = Config(timesteps=3, max_burst=2, v_init=0.0, bias_correction=False, batch_size=5, neuron="burst")
     network = snncc.compile(model, calibration=feeds, config=config)
     expected = run(model, feeds)
     data = load(feeds, input_specs(model))
@@ -208,12 +209,40 @@ def test_in_context_scores_are_those_of_the_network_with_that_layer_changed() ->
 def test_uneven_arrival_disturbs_all_layers_but_the_first() -> None:
     model = small_model()
     feeds = {"image": 2 * np.random.default_rng(1).standard_normal((40, *SHAPE)).astype(np.float32)}
-    config = Config(timesteps=4)
+    config = Config(timesteps=4, neuron="burst")
     even, _, sites = scored(model, feeds, config, class_output="logits")
     uneven, _, _ = scored(model, feeds, config, class_output="logits", uneven=True)
     assert uneven[sites[0].node] == even[sites[0].node]
     for site in sites[1:]:
         assert uneven[site.node][1].loss > 1.2 * even[site.node][1].loss
     # There is nothing to arrive unevenly in a single timestep.
-    single, _, _ = scored(model, feeds, Config(timesteps=1), class_output="logits", uneven=True)
-    assert single == scored(model, feeds, Config(timesteps=1), class_output="logits")[0]
+    single, _, _ = scored(model, feeds, Config(timesteps=1, neuron="burst"), class_output="logits", uneven=True)
+    assert single == scored(model, feeds, Config(timesteps=1, neuron="burst"), class_output="logits")[0]
+
+
+def test_signed_neurons_are_scored_by_their_closed_form_on_both_sides_of_zero() -> None:
+    """A hidden tanh: the mean output of the encoder by hand, and |levels| as spikes; uneven arrival costs nothing."""
+    model = parse(
+        """g (float[N,6] x, float[6,8] w_1, float[8] b_1, float[8,7] w_2, float[7] b_2, float[7,3] w_3)
+        => (float[N,3] y) {
+            g1 = Gemm (x, w_1, b_1) r = Relu (g1) g2 = Gemm (r, w_2, b_2) t = Tanh (g2) y = MatMul (t, w_3)
+        }"""
+    )
+    feeds = inputs_of(model, 40)
+    config = Config(timesteps=4)
+    for uneven in (False, True):
+        found, _, sites = scored(model, feeds, config, uneven=uneven)
+        site = sites[-1]
+        assert (site.node, site.activation.kind) == ("t.neuron", "tanh")
+        values = values_of(model, feeds, "t")
+        for candidate, score in zip(CANDIDATES, found[site.node], strict=True):
+            sides = [ChannelHistogram(7) for _ in range(2)]
+            for side, part in zip(sides, (values, -values), strict=True):
+                side.add(np.maximum(part, 0)[:, :, None])
+            theta = signed_thresholds(*sides, 4, candidate.max_burst, 0.5) * np.float32(candidate.threshold_ratio)
+            mean = signed_closed_form(values, theta, 4, candidate.max_burst, 0.5)
+            assert score.spikes == pytest.approx(np.abs(mean * 4 / theta).sum() / 40, rel=1e-3)
+            expected = run(model, feeds)["y"]
+            weights = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "w_3")
+            loss = np.square(mean @ weights - expected).sum() / np.square(expected).sum()
+            assert score.loss == pytest.approx(loss, rel=1e-3)
