@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from snncc.passes.layer_fit import along, match, scale, sums, total
+from snncc.analysis import NeuronSite
+from snncc.config import Config
+from snncc.ops import Activation
+from snncc.passes.chunk_pool import ChunkPool
+from snncc.passes.frontier import Entry
+from snncc.passes.layer_fit import LayerFit, along, match, scale, sums, total
 
 
 def chunks(sizes: tuple[int, ...], offset: float = 0.3) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -61,3 +66,24 @@ def test_a_channel_that_does_not_vary_keeps_its_factor() -> None:
     moving = np.random.default_rng(0).normal(size=(8, 1, 5)).astype(np.float32)
     for ann, snn in ((constant, moving), (moving, constant), (constant, constant)):
         assert match(sums(ann, snn), gain=True).gain.tolist() == [1.0]
+
+
+def test_currents_that_miss_the_anns_mean_are_moved_there() -> None:
+    """Ten thresholds below, no neuron fires, so the error of the output alone would never bring them back."""
+    config, rng = Config(timesteps=8, max_burst=4), np.random.default_rng(2)
+    site = NeuronSite("n", "x", "y", Activation("relu", float("inf")), False, 1, 3, 3, (3, 11))
+    ann = [rng.normal(size=(n, 3, 11)).astype(np.float32) for n in (40, 9)]
+    snn = [np.broadcast_to(a - 10, (8, *a.shape)) for a in ann]
+    with ChunkPool(2) as pool:
+        layer = LayerFit(site, Entry([*ann], [*snn]), config, pool)
+        theta = layer.thresholds()
+        shift, counts = layer.correct(theta)
+        error, mean_error, rate = layer.errors(counts, theta)
+    np.testing.assert_allclose(shift, 10, atol=0.2)  # and what is left of the mean error, part of a threshold
+    output = np.concatenate([c.mean(axis=0) for c in counts]) * theta[:, None]
+    active = np.maximum(np.concatenate(ann), 0)
+    residual = output - active
+    assert error == pytest.approx(np.square(residual).sum() / np.square(active).sum(), rel=1e-5)
+    assert mean_error == pytest.approx(residual.sum() / active.sum(), abs=1e-6)
+    assert rate == pytest.approx(np.concatenate(counts, axis=1).mean(), rel=1e-6)
+    assert abs(mean_error) < 0.01
