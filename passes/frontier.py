@@ -77,7 +77,7 @@ def _numbers(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class Frontier:
-    """The live tensors, dropped after their last reader."""
+    """The live tensors, dropped after their last reader; arrays of graded values then go back to the buffers."""
 
     def __init__(self, steps: Iterable[Step], buffers: BufferPool | None = None) -> None:
         self._buffers = buffers or BufferPool()

@@ -34,8 +34,3 @@ class BufferPool:
         if base.ndim == 1 and base.dtype == np.float32 and base.flags.owndata and base.flags.writeable:
             with self._lock:
                 self._free.append(base)
-
-    def clear(self) -> None:
-        """Return all free arrays to the system."""
-        with self._lock:
-            self._free.clear()

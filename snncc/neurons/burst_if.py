@@ -91,12 +91,10 @@ def simulate(
     scaled, w = np.empty_like(gain), np.empty_like(gain)
     for start in range(0, samples, rows):
         block = slice(start, min(start + rows, samples))
-        size_of = slice(0, block.stop - start)
-        extra = None if offset is None else offset[size_of]
+        part = slice(0, block.stop - start)  # the last block may be smaller
+        extra = None if offset is None else offset[part]
         w.fill(v_init)
-        _simulate_block(
-            current[:, block], gain[size_of], extra, counts[:, block], max_burst, scaled[size_of], w[size_of]
-        )
+        _simulate_block(current[:, block], gain[part], extra, counts[:, block], max_burst, scaled[part], w[part])
     return counts
 
 
@@ -113,7 +111,7 @@ def _simulate_block(
     x: NDArray[np.float32],
     w: NDArray[np.float32],
 ) -> None:
-    """Fill `counts` [T, N, C, M] from potentials w = v/θe, with x as working space, both [N, C, M]."""
+    """Fill `counts` [T, N, C, M]; w [N, C, M] is the potential v/θe at the start, x [N, C, M] working space."""
     lowest, highest = np.float32(0), np.float32(max_burst)
     constant = len(current) == 1
     if constant:

@@ -21,7 +21,7 @@ from snncc.network import SpikingNetwork, analyse_network, input_specs, read_ann
 from snncc.neurons.burst_if import closed_form
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
 from snncc.ops import Role, spec_of
-from snncc.passes import calibrate
+from snncc.passes import calibrate, chunk_pool
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Calibrate, generate_inputs
 from snncc.passes.frontier import Entry, Frontier, SpikeTrain
@@ -181,6 +181,18 @@ def test_batch_size_is_no_matter_of_results(name: str) -> None:
             x, y = onnx.numpy_helper.to_array(a), onnx.numpy_helper.to_array(b)
             assert a.name == b.name
             np.testing.assert_allclose(x, y, rtol=0, atol=1e-4 * max(float(np.abs(x).max()), 1.0))
+
+
+@pytest.mark.parametrize("name", ["residual", "maxpool_pads", "mobile"])
+def test_number_of_cores_is_no_matter_of_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Byte for byte: chunks are added up in their order, and a layer adds up in the same order in any thread."""
+    model = NETWORKS[name].model()
+    found = set()
+    for cores in (1, 2, 5):
+        monkeypatch.setattr(chunk_pool, "available_cores", lambda cores=cores: cores)
+        network = compiled(model, data=inputs_of(model, 13), timesteps=4, batch_size=2)
+        found.add(network.model.SerializeToString(deterministic=True))
+    assert len(found) == 1
 
 
 def test_order_of_samples_is_no_matter_of_thresholds() -> None:

@@ -10,6 +10,7 @@ from small_networks import NETWORKS, inputs_of, parse, run
 from snncc.analysis import Analysis, Domain
 from snncc.graph import import_graph, infer_shapes
 from snncc.passes.analyse import analyse
+from snncc.runtime.buffers import BufferPool
 from snncc.runtime.segments import Segment, SegmentRunner, increments, plan
 
 
@@ -68,15 +69,18 @@ def test_static_nodes_run_apart_from_temporal_ones() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["static_branch", "samples_moved", "channels_last"])
-def test_over_time_is_step_by_step(name: str) -> None:
+@pytest.mark.parametrize("buffers", [None, BufferPool()], ids=["fresh", "used"])
+@pytest.mark.parametrize("name", ["static_branch", "samples_moved", "channels_last", "residual"])
+def test_over_time_is_step_by_step(name: str, buffers: BufferPool | None) -> None:
     """Folded into the batch axis or one by one: the same as running each step on its own."""
+    if buffers is not None:
+        buffers.give(np.full(5000, np.nan, np.float32))
     graph, analysis, steps = cut(NETWORKS[name].text)
     temporal = [s for s in steps if isinstance(s, Segment) and s.domain is Domain.TEMPORAL]
     assert temporal
     rng = np.random.default_rng(0)
     for segment in temporal:
-        runner = SegmentRunner(graph, segment, analysis, threads=1)
+        runner = SegmentRunner(graph, segment, analysis, threads=1, buffers=buffers)
         varying = {t.name for t in segment.inputs if analysis.tensors[t.name] is Domain.TEMPORAL}
         feeds = {}
         for tensor in segment.inputs:

@@ -33,3 +33,18 @@ def test_what_cannot_be_loaded_or_run_is_named() -> None:
     with pytest.raises(ModelError, match=r"^the network: ONNX Runtime failed: ") as caught:
         Session(MODEL, "the network").run({"x": x, "z": x})
     assert "\n" not in str(caught.value)
+
+
+def test_writes_into_arrays_of_the_caller() -> None:
+    session = Session(MODEL, "the network", threads=1)
+    x, z = np.ones((2, 3), np.float32), np.full((3, 2), 2, np.float32).T  # z isn't contiguous
+    results = {name: np.full((2, 3), np.nan, np.float32) for name in ("y", "d")}
+    session.run_into({"x": x, "z": z}, results)
+    assert {k: v.tolist() for k, v in results.items()} == {"y": [[3.0] * 3] * 2, "d": [[-1.0] * 3] * 2}
+
+
+def test_arrays_of_another_shape_are_refused() -> None:
+    x = np.ones((2, 3), np.float32)
+    results = {"y": np.empty((2, 3), np.float32), "d": np.empty((3, 3), np.float32)}
+    with pytest.raises(ModelError, match=r"^the network: ONNX Runtime failed: "):
+        Session(MODEL, "the network").run_into({"x": x, "z": x}, results)

@@ -114,6 +114,18 @@ def test_chunks_and_their_order_do_not_matter(seed: int) -> None:
     assert_same(histogram_of(*values[rng.permutation(6)][:, None]), at_once)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_merged_histograms_are_that_of_all_values(seed: int) -> None:
+    """Exactly, whichever has the larger values; channels may be dead in either or both."""
+    rng = np.random.default_rng(seed)
+    scale = 10.0 ** rng.uniform(-3, 3, (3, 1, 5, 1)) * (rng.random((3, 1, 5, 1)) > 0.3)
+    chunks = [(s * rng.normal(size=(9, 5, 4))).astype(np.float32) for s in scale]
+    merged = histogram_of(chunks[0])
+    for chunk in chunks[1:]:
+        merged.merge(histogram_of(chunk))
+    assert_same(merged, histogram_of(*chunks))
+
+
 def test_large_chunks_are_counted_in_pieces() -> None:
     values = np.random.default_rng(0).normal(size=(3, 2, 200_000)).astype(np.float32)
     histogram = histogram_of(values)

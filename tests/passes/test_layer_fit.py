@@ -1,0 +1,89 @@
+"""The sums that calibration rests on, against NumPy in double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from snncc.analysis import NeuronSite
+from snncc.config import Config
+from snncc.ops import Activation
+from snncc.passes.chunk_pool import ChunkPool
+from snncc.passes.frontier import Entry
+from snncc.passes.layer_fit import LayerFit, along, match, scale, sums, total
+
+
+def chunks(sizes: tuple[int, ...], offset: float = 0.3) -> list[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(5)
+    spread, middle = np.array([1.0, 0.2, 7.0])[:, None], np.array([0.0, 1.0, -2.0])[:, None]
+    drawn = ((middle + spread * rng.normal(size=(2, n, 3, 11))).astype(np.float32) for n in sizes)
+    return [(ann, 0.8 * snn + np.float32(offset)) for ann, snn in drawn]
+
+
+def joined(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    ann, snn = (np.concatenate(part).astype(np.float64) for part in zip(*pairs, strict=True))
+    return ann, snn
+
+
+@pytest.mark.parametrize("sizes", [(1,), (31, 32, 33), (500,), (64, 1, 100)])
+def test_sums_are_those_of_double_precision(sizes: tuple[int, ...]) -> None:
+    """To the rounding of 32 single-precision additions, 32 x 6e-8 of the sum of magnitudes at most."""
+    pairs = chunks(sizes)
+    found = total([sums(ann, snn) for ann, snn in pairs])
+    ann, snn = joined(pairs)
+    assert found.count == sum(sizes) * 11
+    for got, values in (
+        (found.ann, ann),
+        (found.snn, snn),
+        (found.ann_squared, np.square(ann)),
+        (found.snn_squared, np.square(snn)),
+    ):
+        limit = 2e-6 * np.abs(values).sum(axis=(0, 2))
+        assert (np.abs(got - values.sum(axis=(0, 2))) <= limit).all()
+
+
+def test_many_samples_do_not_drown_in_single_precision() -> None:
+    """A running float32 sum of 0.1 would be off by 1e-3 here."""
+    values = np.full((200_000, 1, 1), 0.1, np.float32)
+    assert sums(values, values).ann[0] == pytest.approx(200_000 * float(np.float32(0.1)), rel=1e-6)
+
+
+@pytest.mark.parametrize("gain", [True, False])
+def test_matched_values_have_the_mean_and_the_deviation_of_the_ann(gain: bool) -> None:
+    pairs = chunks((40, 23))
+    correction = match(total([sums(ann, snn) for ann, snn in pairs]), gain=gain)
+    for _, snn in pairs:
+        scale(snn[None], along(correction.gain, 1, 3), along(correction.shift, 1, 3))
+    ann, snn = joined(pairs)
+    np.testing.assert_allclose(snn.mean(axis=(0, 2)), ann.mean(axis=(0, 2)), atol=1e-5)
+    deviation = snn.std(axis=(0, 2)) / ann.std(axis=(0, 2))
+    np.testing.assert_allclose(deviation, 1.0 if gain else deviation, rtol=1e-4)
+    assert gain or (correction.gain == 1).all()
+
+
+def test_a_channel_that_does_not_vary_keeps_its_factor() -> None:
+    constant = np.full((8, 1, 5), 3.0, np.float32)
+    moving = np.random.default_rng(0).normal(size=(8, 1, 5)).astype(np.float32)
+    for ann, snn in ((constant, moving), (moving, constant), (constant, constant)):
+        assert match(sums(ann, snn), gain=True).gain.tolist() == [1.0]
+
+
+def test_currents_that_miss_the_anns_mean_are_moved_there() -> None:
+    """Ten thresholds below, no neuron fires, so the error of the output alone would never bring them back."""
+    config, rng = Config(timesteps=8, max_burst=4), np.random.default_rng(2)
+    site = NeuronSite("n", "x", "y", Activation("relu", float("inf")), False, 1, 3, 3, (3, 11))
+    ann = [rng.normal(size=(n, 3, 11)).astype(np.float32) for n in (40, 9)]
+    snn = [np.broadcast_to(a - 10, (8, *a.shape)) for a in ann]
+    with ChunkPool(2) as pool:
+        layer = LayerFit(site, Entry([*ann], [*snn]), config, pool)
+        theta = layer.thresholds()
+        shift, counts = layer.correct(theta)
+        error, mean_error, rate = layer.errors(counts, theta)
+    np.testing.assert_allclose(shift, 10, atol=0.2)  # and what is left of the mean error, part of a threshold
+    output = np.concatenate([c.mean(axis=0) for c in counts]) * theta[:, None]
+    active = np.maximum(np.concatenate(ann), 0)
+    residual = output - active
+    assert error == pytest.approx(np.square(residual).sum() / np.square(active).sum(), rel=1e-5)
+    assert mean_error == pytest.approx(residual.sum() / active.sum(), abs=1e-6)
+    assert rate == pytest.approx(np.concatenate(counts, axis=1).mean(), rel=1e-6)
+    assert abs(mean_error) < 0.01
