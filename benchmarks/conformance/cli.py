@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -152,6 +151,7 @@ def _measured(networks: Sequence[Network], measure: Callable[[Network], Row], jo
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
     from environment import environment
+
     from snncc.report.text import to_json
 
     path.write_text(to_json({"environment": environment(), "rows": [row.to_dict() for row in rows]}) + "\n", "utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+
 from conformance import stock
 from conformance.errors import differing, relative_errors, signature_changes, variations
 from conformance.inputs import Feeds, candidates, fixed_batch, generate, split, whole

@@ -38,7 +38,9 @@ def differing(snn: Arrays, ann: Arrays) -> dict[str, float]:
     """Return the share of entries that differ for each output that holds no real numbers; 1 for other shapes."""
     others = {name: value for name, value in ann.items() if not is_real(value)}
     return {
-        name: float(np.mean(snn[name] != value)) if snn[name].shape == value.shape and value.size else float(value.size > 0)
+        name: float(np.mean(snn[name] != value))
+        if snn[name].shape == value.shape and value.size
+        else float(value.size > 0)
         for name, value in others.items()
     }
 
@@ -58,9 +60,11 @@ def variations(ann: Arrays, samples: int) -> dict[str, float]:
 def signature_changes(before: onnx.ModelProto, after: onnx.ModelProto) -> list[str]:
     """Say what differs between the declared inputs and outputs of two models; initializers are no inputs.
 
-    An axis that was open must stay open and a fixed one keep its size. A shape that wasn't declared may be added.
+    A fixed axis must keep its size, and an open one stay open unless all inputs are fixed, which settles it. A shape that
+    wasn't declared may be added.
     """
     found = []
+    settled = all("?" not in (shape or ["?"]) for _, shape in _declared(before, "input").values())
     for side in ("input", "output"):
         old, new = (_declared(model, side) for model in (before, after))
         if list(old) != list(new):
@@ -70,9 +74,15 @@ def signature_changes(before: onnx.ModelProto, after: onnx.ModelProto) -> list[s
             other, shape_now = new[name]
             if dtype != other:
                 found.append(f"{side} '{name}' is of type {other} instead of {dtype}")
-            if shape is not None and shape != shape_now:
+            if shape is not None and not _same_shape(shape, shape_now, settled=settled and side == "output"):
                 found.append(f"{side} '{name}' is {shape_now} instead of {shape}")
     return found
+
+
+def _same_shape(old: list[int | str], new: list[int | str] | None, *, settled: bool) -> bool:
+    if new is None or len(old) != len(new):
+        return False
+    return all(was == now or (settled and was == "?") for was, now in zip(old, new, strict=True))
 
 
 def _declared(model: onnx.ModelProto, side: str) -> dict[str, tuple[str, list[int | str] | None]]:

@@ -197,7 +197,14 @@ def cells(row: Row, timesteps: Iterable[int]) -> list[str]:
     errors = {step.timesteps: step.worst for step in row.steps}
     facts = [row.exporter or "–", *(_count(n) for n in (row.opset, row.nodes, row.neuron_layers)), share]
     checks = [{True: "yes", False: "NO", None: "–"}[flag] for flag in (row.loads, row.keeps_signature)]
-    return [row.name, *facts, row.verdict, *checks, *(percent(errors.get(t)) for t in timesteps), f"{row.seconds:.0f} s"]
+    return [
+        row.name,
+        *facts,
+        row.verdict,
+        *checks,
+        *(percent(errors.get(t)) for t in timesteps),
+        f"{row.seconds:.0f} s",
+    ]
 
 
 def _count(number: int | None) -> str:

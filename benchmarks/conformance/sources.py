@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx.backend.test
+
 from conformance.isolate import PACKAGE
 
 

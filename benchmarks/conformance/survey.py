@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnx
+
 from conformance.inputs import network_inputs
 
 if TYPE_CHECKING:
