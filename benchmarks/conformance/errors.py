@@ -37,12 +37,13 @@ def _relative(value: NDArray[Any], expected: NDArray[Any]) -> float:
 def differing(snn: Arrays, ann: Arrays) -> dict[str, float]:
     """Return the share of entries that differ for each output that holds no real numbers; 1 for other shapes."""
     others = {name: value for name, value in ann.items() if not is_real(value)}
-    return {
-        name: float(np.mean(snn[name] != value))
-        if snn[name].shape == value.shape and value.size
-        else float(value.size > 0)
-        for name, value in others.items()
-    }
+    return {name: _share(snn[name], value) for name, value in others.items()}
+
+
+def _share(value: NDArray[Any], expected: NDArray[Any]) -> float:
+    if value.shape != expected.shape:
+        return 1.0
+    return float(np.mean(value != expected)) if expected.size else 0.0
 
 
 def variations(ann: Arrays, samples: int) -> dict[str, float]:
@@ -60,8 +61,8 @@ def variations(ann: Arrays, samples: int) -> dict[str, float]:
 def signature_changes(before: onnx.ModelProto, after: onnx.ModelProto) -> list[str]:
     """Say what differs between the declared inputs and outputs of two models; initializers are no inputs.
 
-    A fixed axis must keep its size, and an open one stay open unless all inputs are fixed, which settles it. A shape that
-    wasn't declared may be added.
+    A fixed axis must keep its size, and an open one stay open, unless all inputs are fixed, which settles it. A shape
+    that was not declared may be added.
     """
     found = []
     settled = all("?" not in (shape or ["?"]) for _, shape in _declared(before, "input").values())

@@ -110,14 +110,14 @@ def _constant_rows(graph: onnx.GraphProto) -> dict[str, list[int]]:
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            shapes |= {node.output[0]: list(a.t.dims) for a in node.attribute if a.name == "value"}
+            shapes.update((node.output[0], list(a.t.dims)) for a in node.attribute if a.name == "value")
         elif node.op_type == "Identity" and node.input[0] in shapes:
             shapes[node.output[0]] = shapes[node.input[0]]
     return {name: shape for name, shape in shapes.items() if shape}
 
 
 def split(arrays: Mapping[str, NDArray[Any]], calibration: int, samples: int) -> tuple[Feeds, Feeds]:
-    """Divide given data: the first samples calibrate, the ones after them are evaluated (the last, if too few are left)."""
+    """Divide given data: the first samples calibrate, those after them are evaluated; the last, if too few are left."""
     count = len(next(iter(arrays.values())))
     start = max(0, min(calibration, count - samples))
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -72,10 +73,8 @@ def run_apart(name: str, command: Sequence[str], folder: Path, timeout: float) -
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process and its children."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

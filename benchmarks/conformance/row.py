@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ ROUNDING = 1e-5
 
 COMPILED, REFUSED, NO_REFERENCE = "compiled", "refused", "no reference"
 FAILED, CRASHED, TIMEOUT = "failed", "crashed", "timeout"
-CONVERGES = "converges"
+CONVERGES, UNSEEN = "converges", "only if seen"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,12 @@ class Step:
     @property
     def worst(self) -> float | None:
         """The largest error of an output; None if there is none."""
-        return max(self.errors.values(), key=_badness) if self.errors else None
+        return _worst(self.errors)
+
+    @property
+    def worst_seen(self) -> float | None:
+        """The same on calibration inputs."""
+        return _worst(self.seen)
 
 
 @dataclass
@@ -106,14 +112,24 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """In a word or two: "converges", or what is wrong."""
+        """In a word or two: "converges", or what is wrong.
+
+        "only if seen": the outputs approach the ANN's on calibration inputs, but not on others, whose activations go
+        beyond what calibration has seen.
+        """
         if self.status != COMPILED:
             return self.status or CRASHED
         if not self.loads:
             return "doesn't load"
         if not self.keeps_signature:
             return "signature"
-        return convergence([(step.timesteps, step.worst) for step in self.steps])
+        verdict = convergence([(step.timesteps, step.worst) for step in self.steps])
+        if (
+            verdict != CONVERGES
+            and convergence([(step.timesteps, step.worst_seen) for step in self.steps]) == CONVERGES
+        ):
+            return UNSEEN
+        return verdict
 
     @property
     def good(self) -> bool:
@@ -146,8 +162,8 @@ class Row:
         return {**asdict(self), "loads": self.loads, "keeps_signature": self.keeps_signature, **said}
 
 
-def _badness(error: float) -> float:
-    return math.inf if math.isnan(error) else error
+def _worst(errors: Mapping[str, float]) -> float | None:
+    return max(errors.values(), key=lambda error: math.inf if math.isnan(error) else error) if errors else None
 
 
 def convergence(errors: Sequence[tuple[int, float | None]], limit: float = LIMIT) -> str:
@@ -168,7 +184,7 @@ def convergence(errors: Sequence[tuple[int, float | None]], limit: float = LIMIT
         return "not finite"
     if known[-1][1] >= limit:
         return f"off by {percent(known[-1][1])}"
-    for (_, before), (timesteps, error) in zip(known, known[1:], strict=False):
+    for (_, before), (timesteps, error) in itertools.pairwise(known):
         if error >= before and error > ROUNDING:
             return f"rises at T={timesteps}"
     return CONVERGES

@@ -6,12 +6,14 @@ a sequence of maps (a classifier's ZipMap) becomes an array of its values.
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 
-def as_array(value):  # type: ignore[no-untyped-def]
+def as_array(value: Any) -> NDArray[Any]:
     """Return an output as an array."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return np.array([[row[key] for key in sorted(row)] for row in value])
@@ -32,7 +34,8 @@ def main() -> None:
         part = {k: v[start : start + int(chunk)] for k, v in feeds.items()} if int(chunk) else feeds
         runs.append([as_array(value) for value in session.run(None, part)])
     joined = [np.concatenate([np.atleast_1d(run[i]) for run in runs]) for i in range(len(runs[0]))]
-    np.savez(outputs_file, **{str(i): value for i, value in enumerate(joined)})
+    named: dict[str, Any] = {str(i): value for i, value in enumerate(joined)}
+    np.savez(outputs_file, **named)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ class ConvBlock(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """Encoder and decoder with skips (Ronneberger et al. 2015), three levels: image [N, 3, H, W] to mask [N, 2, H, W]."""
+    """Encoder and decoder with skips (Ronneberger et al. 2015), three levels: [N, 3, H, W] to [N, 2, H, W]."""
 
     def __init__(self, width: int = 16):
         super().__init__()
@@ -31,6 +31,7 @@ class UNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Run the network."""
         one = self.down1(image)
         two = self.down2(self.pool(one))
         up = self.up2(torch.cat([two, self.open2(self.bottom(self.pool(two)))], 1))
@@ -51,6 +52,7 @@ class Split(nn.Module):
         self.leave = ConvBlock(half * (2 + count), outputs, 1, act=nn.SiLU())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the network."""
         parts = list(self.enter(x).chunk(2, 1))
         for block in self.blocks:
             parts.append(parts[-1] + block(parts[-1]))
@@ -60,7 +62,7 @@ class Split(nn.Module):
 class Detector(nn.Module):
     """A YOLO-style detector: SiLU, pyramid pooling, top-down path, and boxes decoded on two grids.
 
-    Image [N, 3, 64, 64] to boxes [N, 320 · ...]: 3 anchors of 4 + 1 + classes values on an 8×8 and a 4×4 grid.
+    Image [N, 3, 64, 64] to boxes [N, 240, 4 + 1 + classes]: 3 anchors each on an 8×8 and a 4×4 grid.
     """
 
     def __init__(self, width: int = 16, classes: int = 5):
@@ -79,6 +81,7 @@ class Detector(nn.Module):
         self.register_buffer("anchors", anchors.view(2, 1, 3, 1, 1, 2))
 
     def forward(self, image: Tensor) -> Tensor:
+        """Run the network."""
         fine = self.stage(self.stem(image))
         coarse = self.enter(self.deep(fine))
         pools = [coarse]
@@ -111,6 +114,7 @@ class TextTransformer(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 4)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Run the network."""
         return self.head(self.norm(self.encoder(self.words(ids) + self.places)).mean(1))
 
 
@@ -123,5 +127,6 @@ class Recurrent(nn.Module):
         self.hidden, self.head = nn.Linear(24, 24), nn.Linear(24, 4)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Run the network."""
         states, _ = self.lstm(features)
         return self.head(torch.relu(self.hidden(states[:, -1])))
