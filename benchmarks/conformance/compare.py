@@ -21,8 +21,17 @@ from conformance.survey import Weight
 CHUNK = 2
 """Samples of one run where the batch is open: more than one, so that a network that mixes them is found out."""
 
+_NO_MEMORY = ("Failed to allocate memory", "MemoryError", "bad_alloc", "bad allocation")
+
 Note = Callable[..., None]
 """Keeps findings, given as keywords."""
+
+
+def is_shortage(error: BaseException | str | None) -> bool:
+    """Whether an error, or what caused it, says that memory ran out."""
+    if isinstance(error, BaseException):
+        return isinstance(error, MemoryError) or is_shortage(str(error)) or is_shortage(error.__cause__)
+    return error is not None and any(words in error for words in _NO_MEMORY)
 
 
 class StockError(Exception):
@@ -68,6 +77,7 @@ def execute(model: str | Path, feeds: Feeds, names: list[str], folder: Path, bat
 
     Raises:
         StockError: it doesn't load or breaks.
+        MemoryError: it asks for more than the process may use.
     """
     source, target = folder / "feeds.npz", folder / "outputs.npz"
     np.savez(source, **feeds)  # type: ignore[arg-type]
@@ -78,6 +88,8 @@ def execute(model: str | Path, feeds: Feeds, names: list[str], folder: Path, bat
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it says nothing"]
+        if is_shortage(lines[-1]):
+            raise MemoryError(lines[-1][-200:])
         raise StockError(f"exit code {done.returncode}: {lines[-1][:600]}")
     with np.load(target) as archive:
         return {name: archive[str(i)] for i, name in enumerate(names)}

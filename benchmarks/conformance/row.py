@@ -14,7 +14,7 @@ ROUNDING = 1e-5
 """Relative error that float32 rounding alone explains: below it, an error need not fall any further."""
 
 COMPILED, REFUSED, NO_REFERENCE = "compiled", "refused", "no reference"
-FAILED, CRASHED, TIMEOUT = "failed", "crashed", "timeout"
+FAILED, CRASHED, TIMEOUT, MEMORY = "failed", "crashed", "timeout", "out of memory"
 CONVERGES, UNSEEN = "converges", "only if seen"
 
 

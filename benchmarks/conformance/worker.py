@@ -12,8 +12,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from conformance.compare import Comparison, NoReferenceError, Request
-from conformance.row import COMPILED, CRASHED, FAILED, NO_REFERENCE, REFUSED
+from conformance.compare import Comparison, NoReferenceError, Request, is_shortage
+from conformance.row import COMPILED, CRASHED, FAILED, MEMORY, NO_REFERENCE, REFUSED
 from conformance.survey import Weight, facts, grouped, largest_tensor, read
 
 
@@ -41,7 +41,10 @@ class Worker:
             self.note(status=NO_REFERENCE, reasons=[str(error)])
         except UnsupportedModelError as error:
             self.note(status=REFUSED, reasons=grouped(error.obstacles), details=str(error))
-        except SnnccError as error:
+        except (SnnccError, MemoryError) as error:
+            if is_shortage(error):
+                self.note(status=MEMORY, reasons=[f"{self.stage}: needs more than {self.request.memory:g} GiB"])
+                return
             self.note(status=self._blame(error), reasons=[f"{self.stage}: {error}"], details=traceback.format_exc())
         except Exception as error:  # what snncc didn't foresee
             reason = f"{self.stage}: {type(error).__name__}: {str(error)[:300]}"

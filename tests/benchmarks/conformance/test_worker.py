@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 from conformance.compare import Request
-from conformance.row import COMPILED, CRASHED, FAILED, NO_REFERENCE, REFUSED, Row
+from conformance.row import COMPILED, CRASHED, FAILED, MEMORY, NO_REFERENCE, REFUSED, Row
 from conformance.survey import Weight, largest_tensor
 from conformance.worker import Worker
 from small_network import small_model
 
 import snncc
-from snncc.errors import PassError
+from snncc.errors import ModelError, PassError
 
 
 def measure(folder: Path, model: onnx.ModelProto, **options: Any) -> Row:
@@ -85,6 +85,18 @@ def test_error_of_the_compiler_is_no_refusal(
     assert row.status == status
     assert row.reasons[0].startswith("compile T=4: ")
     assert "Traceback" in row.details
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ModelError("ONNX Runtime failed: Failed to allocate memory for requested buffer")]
+)
+def test_shortage_of_memory_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(snncc, "compile", fail)
+    row = measure(tmp_path, small_model())
+    assert (row.status, row.reasons) == (MEMORY, ["compile T=4: needs more than 4 GiB"])
 
 
 def test_network_that_does_not_run_has_no_reference(tmp_path: Path) -> None:
