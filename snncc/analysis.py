@@ -46,11 +46,11 @@ class NeuronSite:
         output: name of its output tensor.
         activation: what it computes in the ANN.
         static_input: the current doesn't change over time.
-        form: how the current holds time.
         channel_axis: axis of the channels in input and output.
         channels: their number; None if it isn't known.
         rank: rank of the current.
         dims: sizes of the current of one sample; None if one isn't known or the samples of a batch are mixed.
+        form: how the current holds time.
     """
 
     node: str
@@ -58,11 +58,11 @@ class NeuronSite:
     output: str
     activation: Activation
     static_input: bool
-    form: Form
     channel_axis: int
     channels: int | None
     rank: int
     dims: tuple[int, ...] | None
+    form: Form = Form.STEP
 
 
 @dataclass(frozen=True)

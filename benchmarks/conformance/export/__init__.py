@@ -1,0 +1,1 @@
+"""Networks that the harness makes itself: random weights, real architectures, real exporters."""

@@ -1,0 +1,93 @@
+"""What can be said of a network without compiling it: facts of the file, size, and what a refusal says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from conformance.inputs import network_inputs
+
+if TYPE_CHECKING:
+    from snncc.errors import Obstacle
+
+WORK = 10**12
+"""Most multiply-accumulates of one calibration, and of one evaluation: fewer samples are taken for a large network."""
+VALUES = 1 << 27
+"""Most values of the largest tensor in a calibration, over samples and timesteps."""
+
+
+def read(path: str) -> onnx.ModelProto:
+    """Read a model without its external data, for what it says about itself."""
+    return onnx.load(path, load_external_data=False)
+
+
+def facts(model: onnx.ModelProto) -> dict[str, Any]:
+    """Return exporter, opset and number of nodes."""
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    version = model.producer_version.split(" ")[0]  # tf2onnx adds a commit
+    exporter = f"{model.producer_name} {version}".strip() or None
+    return {"exporter": exporter, "opset": opset, "nodes": len(model.graph.node)}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How large a network is, for one sample.
+
+    Attributes:
+        macs: multiply-accumulates, as far as they are known.
+        largest: values of the largest tensor.
+    """
+
+    macs: int
+    largest: int
+
+    def samples(self, wanted: int, timesteps: int) -> int:
+        """Return how many samples to take at T timesteps: those that were wanted, or as many as the limits allow."""
+        by_work = WORK // max(1, self.macs * (timesteps + 1))
+        by_memory = VALUES // max(1, self.largest * timesteps)
+        return max(1, min(wanted, by_work, by_memory))
+
+
+def largest_tensor(model: onnx.ModelProto, open_size: int) -> int:
+    """Return how many values the largest tensor of one sample has; only those whose size is known count.
+
+    Args:
+        model: the network.
+        open_size: size of the open axes of its inputs, batch aside.
+    """
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    batch = 1
+    for value in network_inputs(sized):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value <= 0:
+                dim.dim_value = open_size if axis else 1
+            elif axis == 0:
+                batch = dim.dim_value
+    try:
+        graph = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
+    except Exception:  # whatever is wrong with the model: it isn't for this estimate to say
+        graph = sized.graph
+    sizes = [1]
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if all(size > 0 for size in shape):
+            sizes.append(math.prod(shape) // batch)
+    return max(sizes)
+
+
+def grouped(obstacles: Iterable[Obstacle]) -> list[str]:
+    """Return a line for each different reason, with the nodes that it holds for."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for obstacle in obstacles:
+        groups.setdefault((obstacle.op, obstacle.reason), []).append(obstacle.node)
+    lines = []
+    for (op, reason), nodes in groups.items():
+        shown = ", ".join(f"'{node}'" for node in nodes[:2])
+        more = f" and {len(nodes) - 2} more" if len(nodes) > 2 else ""
+        lines.append(f"{op} {shown}{more}: {reason}")
+    return lines

@@ -1,0 +1,85 @@
+"""The command line: sources, options, what is printed, the exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from conformance import cli, sources
+from conformance.export.__main__ import export
+from conformance.row import COMPILED, REFUSED, Row, Step
+from small_network import small_model
+
+
+def result(name: str, **options: object) -> Row:
+    if name == "bad":
+        return Row(name, status=REFUSED, reasons=["Odd 'n': it is odd"])
+    return Row(name, status=COMPILED, steps=[Step(4, {"y": 0.01}, loads=True)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("good", "bad", "deep/third"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        onnx.save(small_model(), tmp_path / f"{name}.onnx")
+    monkeypatch.setattr(cli, "measure_apart", lambda name, request, **limits: result(name))
+    return tmp_path
+
+
+def test_rows_remarks_total_and_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = folder / "out.json"
+    assert cli.main([str(folder), "--timesteps", "4", "--json", str(file), "--jobs", "2", "--markdown"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:5]] == ["bad", "deep/third", "good"]
+    assert "- bad: Odd 'n': it is odd" in lines
+    assert "3 networks: 2 converges, 1 refused; 0 s" in lines
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["verdict"] for row in rows] == ["refused", "converges", "converges"]
+
+
+def test_exit_code_is_zero_if_all_is_well(folder: Path) -> None:
+    assert cli.main([str(folder), "--match", "oo", "--timesteps", "4"]) == 0
+
+
+def test_wrong_usage_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        ([], "no network"),
+        (["nowhere.onnx"], "'nowhere.onnx' doesn't exist"),
+        ([f"{folder / 'good.onnx'}=no.npz"], "'no.npz' doesn't exist"),
+        ([str(folder), "--set", "neuron"], "isn't of the form NAME=VALUE"),
+        ([str(folder), "--samples", "0"], "must be positive"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+        assert message in capsys.readouterr().err
+
+
+def test_settings_are_python_values_or_words() -> None:
+    assert cli.settings(["max_burst=2", "v_init=0.25", "trace=True", "neuron=signed"]) == {
+        "max_burst": 2,
+        "v_init": 0.25,
+        "trace": True,
+        "neuron": "signed",
+    }
+
+
+def test_bundled_networks_and_those_of_onnx_are_found() -> None:
+    assert {network.name for network in sources.zoo()} >= {"zoo:fashion_vgg", "zoo:fashion_resnet20"}
+    found = {network.name: network.path for network in sources.onnx_tests()}
+    assert {"light_resnet50", "light_densenet121", "test_Conv2d", "test_single_relu_model"} <= set(found)
+    assert all(path.is_file() for path in found.values())
+
+
+def test_export_is_whole_or_not_at_all_and_done_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("a graph of many lines\nno such operator")
+
+    export(tmp_path, "broken", fail)
+    assert not list(tmp_path.iterdir())
+    assert "can't export broken: RuntimeError: no such operator" in capsys.readouterr().err
+    export(tmp_path, "fine", lambda path: path.write_bytes(b"first") and None)
+    export(tmp_path, "fine", fail)
+    assert (tmp_path / "fine.onnx").read_bytes() == b"first"

@@ -1,0 +1,58 @@
+"""A measurement that hangs, crashes or is cut short still makes a row."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from conformance.isolate import run_apart
+from conformance.row import COMPILED, CRASHED, TIMEOUT
+
+WRITE = """
+import json, os, sys, time
+def note(**record):
+    print(json.dumps(record), file=open("records.jsonl", "a"))
+note(opset=17, stage="compile T=4")
+"""
+
+
+def run(folder: Path, code: str, timeout: float = 30) -> tuple[object, float]:
+    start = time.monotonic()
+    row = run_apart("net", [sys.executable, "-c", WRITE + code], folder, timeout)
+    return row, time.monotonic() - start
+
+
+def test_records_become_a_row(tmp_path: Path) -> None:
+    row, _ = run(tmp_path, f"note(status={COMPILED!r}, nodes=3)")
+    assert (row.name, row.opset, row.nodes, row.status) == ("net", 17, 3, COMPILED)
+    assert row.seconds > 0
+
+
+def test_hang_ends_with_its_children_and_keeps_what_was_found(tmp_path: Path) -> None:
+    child = "import time; open('alive', 'a').close(); time.sleep(3); open('late', 'a').close()"
+    code = f"import subprocess\nsubprocess.Popen([sys.executable, '-c', {child!r}])\ntime.sleep(60)"
+    row, seconds = run(tmp_path, code, timeout=1.5)
+    assert (row.status, row.opset) == (TIMEOUT, 17)
+    assert row.reasons == ["not done after 1.5 s, at: compile T=4"]
+    assert seconds < 3
+    assert (tmp_path / "alive").exists()
+    time.sleep(3)
+    assert not (tmp_path / "late").exists()
+
+
+def test_crash_says_how_and_at_what(tmp_path: Path) -> None:
+    row, _ = run(tmp_path, "os.abort()")
+    assert row.status == CRASHED
+    assert row.reasons == ["the process ended with signal SIGABRT, at: compile T=4"]
+
+
+def test_exit_without_a_status_is_a_crash_and_keeps_the_messages(tmp_path: Path) -> None:
+    row, _ = run(tmp_path, "raise SystemExit('out of everything')")
+    assert row.reasons == ["the process ended with exit code 1, at: compile T=4"]
+    assert "out of everything" in row.details
+
+
+def test_record_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
+    row, _ = run(tmp_path, """open("records.jsonl", "a").write('{"nodes": 1')""")
+    assert (row.opset, row.nodes, row.status) == (17, None, CRASHED)

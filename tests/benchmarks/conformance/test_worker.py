@@ -1,0 +1,122 @@
+"""The whole way through one small network each, in this process: compiled, refused, without reference, crashed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from conformance.compare import Request
+from conformance.row import COMPILED, CRASHED, FAILED, MEMORY, NO_REFERENCE, REFUSED, Row
+from conformance.survey import Weight, largest_tensor
+from conformance.worker import Worker
+from small_network import small_model
+
+import snncc
+from snncc.errors import ModelError, PassError
+
+
+def measure(folder: Path, model: onnx.ModelProto, **options: Any) -> Row:
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    values = {"timesteps": [4, 64], "samples": 4, "calibration": 8, "memory": 4, **options}
+    Worker(folder, Request(str(path), **values)).run()
+    row = Row("net")
+    for line in (folder / "records.jsonl").read_text().splitlines():
+        row.add(json.loads(line))
+    return row
+
+
+def test_network_is_compiled_and_compared(tmp_path: Path) -> None:
+    row = measure(tmp_path, small_model(batch=1))
+    assert (row.status, row.loads, row.keeps_signature) == (COMPILED, True, True)
+    assert (row.neuron_layers, row.samples, row.calibration) == (3, 4, 8)
+    assert [step.timesteps for step in row.steps] == [4, 64]
+    assert row.steps[1].worst_seen < row.steps[0].worst_seen < 0.5
+    assert row.variation["logits"] > 0.1
+
+
+def test_given_data_is_used(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", image=np.zeros((12, 2, 8, 8), np.float32))
+    row = measure(tmp_path, small_model(), timesteps=[4], data=str(tmp_path / "data.npz"))
+    assert row.variation == {"logits": 0.0}
+
+
+def test_artifact_of_another_signature_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_right = snncc.compile
+
+    def compile_wrong(*arguments: Any, **options: Any) -> snncc.SpikingNetwork:
+        network = compile_right(*arguments, **options)
+        network.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value += 1
+        return network
+
+    monkeypatch.setattr(snncc, "compile", compile_wrong)
+    row = measure(tmp_path, small_model(), timesteps=[4])
+    assert row.keeps_signature is False
+
+
+def test_refusal_names_node_and_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snncc.errors import Obstacle, UnsupportedModelError
+
+    obstacles = [Obstacle(f"n{i}", "Odd", "it is odd", "make it even") for i in range(4)]
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise UnsupportedModelError(obstacles)
+
+    monkeypatch.setattr(snncc, "compile", refuse)
+    row = measure(tmp_path, small_model())
+    assert (row.status, row.reasons) == (REFUSED, ["Odd 'n0', 'n1' and 2 more: it is odd"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(PassError("pass x failed"), FAILED), (ZeroDivisionError("no"), CRASHED)]
+)
+def test_error_of_the_compiler_is_no_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: str
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(snncc, "compile", fail)
+    row = measure(tmp_path, small_model())
+    assert row.status == status
+    assert row.reasons[0].startswith("compile T=4: ")
+    assert "Traceback" in row.details
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ModelError("ONNX Runtime failed: Failed to allocate memory for requested buffer")]
+)
+def test_shortage_of_memory_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(snncc, "compile", fail)
+    row = measure(tmp_path, small_model())
+    assert (row.status, row.reasons) == (MEMORY, ["compile T=4: needs more than 4 GiB"])
+
+
+def test_network_that_does_not_run_has_no_reference(tmp_path: Path) -> None:
+    model = small_model()
+    model.graph.node[0].op_type = "NoSuchOperator"
+    row = measure(tmp_path, model)
+    assert row.status == NO_REFERENCE
+    assert "NoSuchOperator" in row.reasons[0]
+
+
+def test_large_networks_take_fewer_samples() -> None:
+    assert Weight(macs=0, largest=1).samples(32, 256) == 32
+    assert Weight(macs=10**9, largest=1).samples(32, 99) == 10
+    assert Weight(macs=1, largest=1 << 20).samples(32, 16) == 8
+    assert Weight(macs=10**12, largest=1 << 30).samples(32, 256) == 1
+
+
+def test_largest_tensor_is_that_of_one_sample() -> None:
+    # conv1 keeps 8x8 and is the largest: its channels decide.
+    model = small_model(batch=4)
+    channels = next(tensor.dims[0] for tensor in model.graph.initializer if tensor.name == "w1")
+    assert largest_tensor(model, 16) == channels * 64
+    assert largest_tensor(small_model(), 16) == channels * 64
