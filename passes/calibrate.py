@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Domain, Form, NeuronSite, Traffic
 from snncc.config import Config
-from snncc.context import Context, LayerCalibration
+from snncc.context import Context, ErrorParts, LayerCalibration
 from snncc.data import Dataset, InputSpec, load
 from snncc.errors import DataError
 from snncc.graph import is_missing
 from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
 from snncc.passes.chunk_pool import ChunkPool
+from snncc.passes.error_parts import error_parts
 from snncc.passes.frontier import Entry, Frontier, SpikeTrain, Temporal, gains, running_mean
 from snncc.passes.layer_fit import (
     LayerFit,
@@ -286,11 +287,9 @@ class _Walk:
             self.ctx.layers[site.node] = _calibration(config, theta, self.source, config.v_init, signed=is_signed)
             self.frontier.put(site.output, Entry([*signed.target]))
             return
-        if self._is_signed(site, unsigned, signed):
-            layer, effective, counts = self._fit_signed(signed)
-        else:
-            layer, effective, counts = self._fit_unsigned(unsigned)
-        self.ctx.layers[site.node] = layer
+        is_signed = self._is_signed(site, unsigned, signed)
+        layer, effective, counts = self._fit_signed(signed) if is_signed else self._fit_unsigned(unsigned)
+        self.ctx.layers[site.node] = replace(layer, parts=self._parts(site, entry, signed.target, layer, effective))
         shaped = along(effective, unsigned.axis, site.rank)
         trains: list[Temporal] = [
             SpikeTrain(from_channels(count, unsigned.axis, values.shape), shaped)
@@ -316,6 +315,22 @@ class _Walk:
             theta = _effective(fit.thresholds(), fit.config)
             errors.append(signed.squared_error(fit.matched_spikes(theta), theta))
         return errors[1] < BETTER * errors[0]
+
+    def _parts(
+        self,
+        site: NeuronSite,
+        entry: Entry,
+        target: list[NDArray[np.float32]],
+        layer: LayerCalibration,
+        theta: NDArray[np.float32],
+    ) -> ErrorParts:
+        config = self.ctx.layer_config(site.node)
+        shift = layer.bias_shift
+        if shift is not None and not layer.signed:  # what stands for a part of the initial potential is no shift
+            shift = shift - theta * np.float32((config.v_init - layer.v_init) / config.timesteps)
+        return error_parts(
+            site, entry, target, theta, shift, layer.error or 0.0, config, self.pool, signed=layer.signed
+        )
 
     def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], Sequence[NDArray[Any]]]:
         theta = fit.thresholds()

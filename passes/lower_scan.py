@@ -19,7 +19,17 @@ import onnx_graphsurgeon as gs
 from snncc.analysis import Analysis, Domain, Form
 from snncc.context import Context
 from snncc.errors import Obstacle, UnsupportedModelError
-from snncc.graph import DOMAIN, outer_inputs, replace_reads, shape_of, static_dims, unique_name
+from snncc.graph import (
+    DOMAIN,
+    captured,
+    is_missing,
+    outer_inputs,
+    replace_reads,
+    shape_of,
+    static_dims,
+    subgraphs_of,
+    unique_name,
+)
 from snncc.ops import Role, is_partial, spec_of, works_on_means
 
 
@@ -72,7 +82,7 @@ def lower_to_scan(graph: gs.Graph, ctx: Context, crossing: Sequence[gs.Tensor]) 
         For each of `crossing`, by name, the folded tensor [T*N, ...] that replaces it.
     """
     temporal = [n for n in graph.nodes if ctx.analysis.domains[n.name] is Domain.TEMPORAL]
-    builder = _ScanBuilder(graph, ctx)
+    builder = _ScanBuilder(graph, ctx, shadows(graph, temporal, ctx.analysis))
     for node in temporal:
         builder.lower(node)
     builder.make_finite(guarded(graph, ctx.analysis))
@@ -120,10 +130,56 @@ def lowering_obstacles(graph: gs.Graph, analysis: Analysis) -> list[Obstacle]:
                 pool_attributes(node)
             except UnsupportedModelError as error:
                 found += error.obstacles
-        if not analysis.foldable:
-            unsized = [t for t in _states_before(node, mode, analysis) if not _has_known_size(t, analysis)]
+        if not analysis.foldable and _captures_temporal(node, analysis):
+            unsized = [t for t in node.outputs if not is_missing(t) and not _has_known_size(t, analysis)]
             found += [_state_obstacle(node, t) for t in unsized[:1]]
     return found
+
+
+def _captures_temporal(node: gs.Node, analysis: Analysis) -> bool:
+    """Whether a subgraph of a node reads a temporal tensor: such a node can't be copied."""
+    return any(t.name in analysis.forms for sub in subgraphs_of(node) for t in captured(sub))
+
+
+def shadows(graph: gs.Graph, temporal: Sequence[gs.Node], analysis: Analysis) -> dict[str, gs.Tensor]:
+    """Copy what leads to the tensors whose state has an open size, to run once before the timesteps.
+
+    Nothing but the shapes of the copies is used: a state must have its shape before the first timestep.
+
+    Args:
+        graph: the graph; the copies are added to it.
+        temporal: its temporal nodes, in order.
+        analysis: its analysis.
+
+    Returns:
+        The copies, by the names of the tensors that they stand for.
+    """
+    wanted = {
+        t.name
+        for node in temporal
+        for t in _states_before(node, analysis.modes[node.name], analysis)
+        if t.name in analysis.forms and not _has_known_size(t, analysis)
+    }
+    needed = set(wanted)
+    for node in reversed(temporal):
+        if any(t.name in needed for t in node.outputs):
+            needed.update(t.name for t in node.inputs)
+    copies: dict[str, gs.Tensor] = {}
+    for node in temporal:
+        if not any(t.name in needed for t in node.outputs):
+            continue
+        neuron = spec_of(node).role in (Role.ACTIVATION, Role.NEURON)
+        inputs = [copies.get(t.name, t) for t in (node.inputs[:1] if neuron else node.inputs)]
+        outputs = [t if is_missing(t) else _shadow(graph, t) for t in node.outputs]
+        copies.update({t.name: c for t, c in zip(node.outputs, outputs, strict=True) if not is_missing(t)})
+        op, attrs, domain = ("Identity", {}, None) if neuron else (node.op, dict(node.attrs), node.domain)
+        name = unique_name(graph, f"{node.name}.shape_only")
+        graph.nodes.append(gs.Node(op, name, attrs, inputs, outputs, domain=domain))
+    return copies
+
+
+def _shadow(graph: gs.Graph, tensor: gs.Tensor) -> gs.Tensor:
+    return gs.Variable(unique_name(graph, f"{tensor.name}.shape_only"), dtype=tensor.dtype)
 
 
 def _states_before(node: gs.Node, mode: Form, analysis: Analysis) -> list[gs.Tensor]:
@@ -175,8 +231,8 @@ def _state_obstacle(node: gs.Node, tensor: gs.Tensor) -> Obstacle:
 class _ScanBuilder:
     """Collects the nodes of the body, its states and what they start from."""
 
-    def __init__(self, graph: gs.Graph, ctx: Context) -> None:
-        self.graph, self.ctx = graph, ctx
+    def __init__(self, graph: gs.Graph, ctx: Context, copies: dict[str, gs.Tensor]) -> None:
+        self.graph, self.ctx, self.copies = graph, ctx, copies
         self.nodes: list[gs.Node] = []
         self.step = gs.Variable("timestep", dtype=np.float32, shape=[])
         self.states_in: list[gs.Tensor] = []
@@ -280,9 +336,9 @@ class _ScanBuilder:
         base = f"{owner}.state_shape"
         if fixed is not None:
             return gs.Constant(unique_name(self.graph, base), np.array(fixed, np.int64))
-        tail = static_dims(shape[1:]) if shape else None
-        if tail is None:
-            raise UnsupportedModelError([_state_obstacle(gs.Node("state", owner), tensor)])
+        if not _has_known_size(tensor, self.ctx.analysis):
+            return self._dims_of_copy(base, tensor)
+        tail = static_dims((shape or ())[1:]) or ()
         count = gs.Variable(unique_name(self.graph, f"{base}.samples"), dtype=np.int64, shape=[1])
         dims = gs.Variable(unique_name(self.graph, base), dtype=np.int64, shape=[len(tail) + 1])
         rest = gs.Constant(unique_name(self.graph, f"{base}.rest"), np.array(tail, np.int64))
@@ -291,4 +347,11 @@ class _ScanBuilder:
             gs.Node("Shape", name=count.name, attrs=first, inputs=[self.graph.inputs[0]], outputs=[count]),
             gs.Node("Concat", name=dims.name, attrs={"axis": 0}, inputs=[count, rest], outputs=[dims]),
         ]
+        return dims
+
+    def _dims_of_copy(self, base: str, tensor: gs.Tensor) -> gs.Tensor:
+        """Return the shape of a tensor of open size: that of its copy, or its own if it is static."""
+        dims = gs.Variable(unique_name(self.graph, base), dtype=np.int64)
+        source = self.copies.get(tensor.name, tensor)
+        self.graph.nodes.append(gs.Node("Shape", name=dims.name, inputs=[source], outputs=[dims]))
         return dims

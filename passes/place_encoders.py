@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from snncc.analysis import Domain, Traffic
+from snncc.analysis import Analysis, Domain, Traffic
 from snncc.context import Context
 from snncc.graph import DOMAIN, consumers, infer_shapes, outer_inputs, unique_name
 from snncc.ops import ENCODE, Role, is_linear, spec_of
@@ -126,6 +126,25 @@ class _Placing:
                 node.outputs = [bounded]
                 name = unique_name(self.graph, f"{node.name}.upper")
                 self.graph.nodes.append(gs.Node("Min", name, {}, [bounded, upper], [output]))
+
+
+def activation_nodes(graph: gs.Graph, analysis: Analysis) -> dict[str, str]:
+    """Map the nodes that compute an activation to the name of the neuron that encodes it.
+
+    Args:
+        graph: the graph with its marks.
+        analysis: its analysis.
+    """
+    made_by = {t.name: node for node in graph.nodes for t in node.outputs}
+    found: dict[str, str] = {}
+    for match in decomposed_activations(graph):
+        readers = [n for n in made_by[match.output].outputs[0].outputs if n.domain == DOMAIN and n.op == ENCODE]
+        found.update({node.name: readers[0].name for node in match.nodes if readers})
+    for site in analysis.neurons:
+        node = made_by.get(site.input)
+        if site.activation.encodes and node is not None and spec_of(node).activation:
+            found[node.name] = site.node
+    return found
 
 
 def _dependent(graph: gs.Graph) -> set[str]:

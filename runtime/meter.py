@@ -155,11 +155,13 @@ class Meter:
         self.network, self.timesteps = network, timesteps
         self.analysis = analyse(network)
         self.samples = 0
+        self._batch = 0  # samples of one run, where they can't be told apart
         self._spikes: dict[str, NDArray[np.float64]] = {}
         self._increments: dict[str, NDArray[np.float64]] = {}
 
     def add(self, batch: Simulation) -> None:
         """Add the activity of a batch."""
+        self._batch = self._batch or batch.samples
         self.samples += batch.samples
         for name, values in batch.spikes.items():
             self._spikes[name] = self._spikes.get(name, 0.0) + values
@@ -173,7 +175,7 @@ class Meter:
         for site in self.analysis.neurons:
             spikes = self._spikes[site.node]
             per_sample = float(spikes.sum()) / count
-            size = spikes.size if self.analysis.separable else spikes.size // (self.analysis.batch or 1)
+            size = spikes.size if self.analysis.separable else spikes.size // self._batch
             neurons.append(LayerActivity(site.node, size, per_sample, per_sample / (size * self.timesteps)))
         operations = self._operations(count)
         layers = []

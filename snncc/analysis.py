@@ -128,7 +128,7 @@ class Analysis:
     @property
     def separable(self) -> bool:
         """Whether axis 0 of every temporal tensor can be taken to enumerate samples."""
-        return self.foldable or self.batch is None
+        return self.foldable or (self.batch is None and all(site.input in self.batched for site in self.neurons))
 
     def needs_conversion(self, tensor: str, mode: Form, dtype: Any) -> bool:
         """Whether a node that works on `mode` must convert a tensor, given by name and type, before it reads it.

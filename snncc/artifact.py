@@ -43,7 +43,8 @@ class LayerRecord:
 
     Attributes:
         name: name of the node, in the ANN and in the artifact.
-        activation: "relu" or "clip".
+        activation: "relu" or "clip", which the neuron computes itself, or what it encodes: "sigmoid", "softmax", ...
+        neuron: "burst", or "signed" where it can take spikes back.
         neurons: number of neurons for one sample; None if a size isn't known.
         theta_min: smallest threshold θ of a channel.
         theta_max: largest threshold.
@@ -56,10 +57,15 @@ class LayerRecord:
         error: squared error of the SNN's mean output on the calibration data, relative to the ANN's energy.
         mean_error: mean of SNN minus ANN on the calibration data, relative to the ANN's mean.
         firing_rate: spikes per neuron and timestep on the calibration data.
+        clipping: part of `error` that comes of values beyond what the neuron can say at most.
+        quantisation: part that comes of the steps in which it says them.
+        inherited: part that arrives with the current, from the layers before.
+        unevenness: part that comes of spikes that arrive unevenly over time, or of bursts that ψ holds back.
     """
 
     name: str
     activation: str
+    neuron: str
     neurons: int | None
     theta_min: float
     theta_max: float
@@ -72,6 +78,16 @@ class LayerRecord:
     error: float | None = None
     mean_error: float | None = None
     firing_rate: float | None = None
+    clipping: float | None = None
+    quantisation: float | None = None
+    inherited: float | None = None
+    unevenness: float | None = None
+
+    @property
+    def entering(self) -> float | None:
+        """The part of `error` that this layer adds to what reaches it."""
+        parts = (self.clipping, self.quantisation, self.unevenness)
+        return None if any(part is None for part in parts) else sum(part or 0.0 for part in parts)
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,7 @@ def layer_records(ctx: Context) -> list[LayerRecord]:
             LayerRecord(
                 name=site.node,
                 activation=ctx.activations.get(site.node, site.activation).kind,
+                neuron="signed" if layer.signed else "burst",
                 neurons=None if site.dims is None else int(np.prod(site.dims, dtype=np.int64)),
                 theta_min=float(layer.v_threshold.min()),
                 theta_max=float(layer.v_threshold.max()),
@@ -117,6 +134,7 @@ def layer_records(ctx: Context) -> list[LayerRecord]:
                 error=layer.error,
                 mean_error=layer.mean_error,
                 firing_rate=layer.firing_rate,
+                **asdict(layer.parts) if layer.parts is not None else {},
             )
         )
     return records

@@ -30,6 +30,23 @@ class Moments:
 
 
 @dataclass(frozen=True)
+class ErrorParts:
+    """Where the squared error of a layer's mean output comes from; each part relative to the activation's energy.
+
+    Attributes:
+        clipping: values beyond what the neuron can say at most.
+        quantisation: the steps in which it says them.
+        inherited: the SNN's mean current isn't the ANN's; negative where that makes up for the first two.
+        unevenness: spikes arrive unevenly over time, or ψ holds bursts back.
+    """
+
+    clipping: float
+    quantisation: float
+    inherited: float
+    unevenness: float
+
+
+@dataclass(frozen=True)
 class LayerCalibration:
     """What calibration found for one neuron layer.
 
@@ -44,6 +61,7 @@ class LayerCalibration:
             energy; None without data.
         firing_rate: spikes per neuron and timestep on the calibration data; None without data.
         signed: the neuron can take spikes back.
+        parts: where `error` comes from; None without data.
         max_burst: ψ of this layer.
         threshold_ratio: τ of this layer.
     """
@@ -56,6 +74,7 @@ class LayerCalibration:
     error: float | None = None
     firing_rate: float | None = None
     signed: bool = False
+    parts: ErrorParts | None = None
     max_burst: int = field(kw_only=True)
     threshold_ratio: float = field(kw_only=True)
 

@@ -128,6 +128,8 @@ def evaluate(
     simulator = network.simulator(backend)
     meter = Meter(network.sized(samples), network.record.timesteps)
     size = _batch_size(samples, other, batch_size)
+    if not meter.analysis.separable:  # activity is summed run by run, so all runs must have the same size
+        size = next(n for n in range(min(size, len(samples)), 0, -1) if len(samples) % n == 0)
     tally: _Tally | None = None
     done = 0
     for number, batch in enumerate(samples.batches(size), 1):

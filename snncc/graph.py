@@ -21,6 +21,11 @@ G_LOGGER.severity = G_LOGGER.CRITICAL + 1  # it prints; what matters reaches the
 DOMAIN = "snncc"
 """Domain of the model-local functions (neurons and their kin)."""
 
+ML_DOMAIN = "ai.onnx.ml"
+"""Domain of the operators for classical machine learning."""
+SCALERS = ("Binarizer", "Imputer", "Normalizer", "Scaler")
+"""Operators of that domain that keep the shape, for which onnx infers none."""
+
 Dim = int | str | None
 """A dimension: its size, the name of a symbolic size, or unknown."""
 
@@ -305,6 +310,8 @@ def _shape_alike(node: gs.Node) -> onnx.NodeProto:
     """Export a node for shape inference: a neuron, whose function isn't there yet, as what leaves shapes alone."""
     if node.domain == DOMAIN:
         return onnx.helper.make_node("Identity", [node.inputs[0].name], [node.outputs[0].name], name=node.name)
+    if node.domain == ML_DOMAIN and node.op in SCALERS:
+        return onnx.helper.make_node("Cast", [node.inputs[0].name], [node.outputs[0].name], to=onnx.TensorProto.FLOAT)
     exported: onnx.NodeProto = OnnxExporter.export_node(node)
     return exported
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from snncc.graph import DOMAIN, Dim, constant, is_missing, node_inputs, shape_of, static_dims
+from snncc.graph import DOMAIN, ML_DOMAIN, SCALERS, Dim, constant, is_missing, node_inputs, shape_of, static_dims
 
 
 class Role(enum.Enum):
@@ -449,6 +449,8 @@ def spec_of(node: gs.Node) -> OpSpec:
     """Return the row of the table for a node; the role takes the node's attributes and inputs into account."""
     if node.domain == DOMAIN:
         return _SNNCC.get(node.op, _UNKNOWN)
+    if node.domain == ML_DOMAIN and node.op in SCALERS:
+        return _nonlinear(_first_input)
     if node.domain not in (None, "", "ai.onnx"):
         return _UNKNOWN
     spec = _TABLE.get(node.op, _UNKNOWN)

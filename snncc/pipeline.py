@@ -14,6 +14,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from snncc.analysis import Domain, Form, Traffic
 from snncc.context import Context
 from snncc.errors import ModelError, Obstacle, PassError, SnnccError, UnsupportedModelError
 from snncc.graph import export_model, first_line
@@ -28,7 +29,7 @@ from snncc.passes.infer_shapes import InferShapes
 from snncc.passes.insert_neurons import InsertNeurons
 from snncc.passes.lower import LowerTime
 from snncc.passes.normalise import NORMALISE
-from snncc.passes.place_encoders import PlaceEncoders
+from snncc.passes.place_encoders import PlaceEncoders, activation_nodes
 from snncc.runtime.session import Session
 
 
@@ -42,9 +43,31 @@ class Refuse(Pass):
         if ctx.config.trace:
             remedy = "compile without --trace"
             obstacles += [Obstacle(graph.name, "trace", line, remedy) for line in ctx.analysis.readout_blockers]
+        if ctx.config.strict:
+            obstacles += _not_spiking(graph, ctx)
         if obstacles:
             raise UnsupportedModelError(obstacles)
         return False
+
+
+def _not_spiking(graph: gs.Graph, ctx: Context) -> list[Obstacle]:
+    """Return what stands between neurons and is no spiking layer: `Config.strict` refuses it."""
+    analysis, functions = ctx.analysis, activation_nodes(graph, ctx.analysis)
+    neurons = {site.node for site in analysis.neurons}
+    graded = {layer.node for layer in analysis.layers if layer.driven_by is Traffic.GRADED}
+    found = []
+    for node in graph.nodes:
+        if analysis.domains[node.name] is not Domain.TEMPORAL or node.name in neurons or node.name in functions:
+            continue
+        if node.name in graded:
+            reason, remedy = "graded values, not spikes, drive its weights", "compile without --analog, or --strict"
+        elif analysis.modes[node.name] is Form.MEAN:
+            reason = "it isn't linear and no activation, so it runs on means over time, not on spikes"
+            remedy = "replace it by ReLU, pooling and linear layers, or compile without --strict"
+        else:
+            continue
+        found.append(Obstacle(node.name, node.op, reason, remedy))
+    return found
 
 
 ANALYSE: tuple[Pass, ...] = (

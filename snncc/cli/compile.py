@@ -13,7 +13,7 @@ from snncc.cli.files import check_output, open_data
 from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
 from snncc.cli.search import budget_options, from_front, read_budget
 from snncc.cli.terminal import Terminal
-from snncc.config import THRESHOLD_METHODS, Config
+from snncc.config import NEURONS, THRESHOLD_METHODS, Config
 from snncc.data import Dataset, ImageOptions
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
@@ -73,6 +73,15 @@ Examples:
 )
 @click.option("--front", metavar="FRONT.json", help="ψ and τ per layer, and all options, from `snncc search`.")
 @budget_options
+@click.option(
+    "--neuron",
+    type=click.Choice(NEURONS),
+    default="auto",
+    show_default=True,
+    help="What a ReLU becomes: a burst neuron, a signed one that can take spikes back, or whichever errs less.",
+)
+@click.option("--analog", is_flag=True, help="Let values that no activation makes reach weights as they are.")
+@click.option("--strict", is_flag=True, help="Refuse a network in which anything but spikes drives weights.")
 @click.option("--trace", is_flag=True, help="Add an output with the running mean after each timestep.")
 @batch_size_option
 @click.option("--verify", is_flag=True, help="Check after each pass that the outputs stay equal where they should.")
@@ -106,6 +115,9 @@ def compile_command(
     max_loss: float | None,
     max_drop: float | None,
     cost: str | None,
+    neuron: str,
+    analog: bool,
+    strict: bool,
     trace: bool,
     batch_size: int,
     verify: bool,
@@ -129,6 +141,9 @@ def compile_command(
         "per_channel": not per_layer,
         "bias_correction": not no_bias_correction,
         "gain_correction": not no_gain_correction,
+        "neuron": neuron,
+        "analog": analog,
+        "strict": strict,
         "trace": trace,
         "batch_size": batch_size,
     }
@@ -146,7 +161,7 @@ def compile_command(
     if front is not None:
         _check_alone(front)
         searched, assignment = from_front(front, wanted, loaded.sha256, model)
-        config = replace(searched, trace=trace, batch_size=batch_size)
+        config = replace(searched, strict=strict, trace=trace, batch_size=batch_size)
     elif wanted is not None:
         raise UsageError("a budget needs the result of a search: give --front, which `snncc search` writes")
     if preset is not None and PRESETS[preset].method is not None:
@@ -187,7 +202,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 def _check_alone(front: str) -> None:
     """Refuse options that the file of a search settles."""
     settled = ("timesteps", "max_burst", "v_init", "threshold_ratio", "per_layer", "no_bias_correction")
-    for name in (*settled, "no_gain_correction", "threshold_method", "percentile"):
+    for name in (*settled, "no_gain_correction", "threshold_method", "percentile", "neuron", "analog"):
         if _on_the_command_line(name):
             option = "-T" if name == "timesteps" else "--" + name.replace("_", "-")
             raise UsageError(f"{option} with --front: '{front}' settles it; search again for another value")

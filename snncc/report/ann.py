@@ -14,6 +14,7 @@ from snncc.errors import Obstacle
 from snncc.loader import LoadedModel, TensorSpec
 from snncc.network import network_summary
 from snncc.ops import Role, spec_of
+from snncc.passes.place_encoders import activation_nodes
 from snncc.report.text import NONE, clean, facts, percent, plural, si, signature, table
 
 NEURON, LINEAR, INCREMENTS, MEANS = "neuron", "linear", "increments", "means"
@@ -140,12 +141,15 @@ def plan_nodes(graph: gs.Graph, analysis: Analysis) -> list[NodePlan]:
     sites = {site.node: site for site in analysis.neurons}
     layers = {layer.node: layer for layer in analysis.layers}
     obstacles = {obstacle.node for obstacle in analysis.obstacles}
+    functions = activation_nodes(graph, analysis)
     rows = []
     for node in graph.nodes:
         domain = analysis.domains[node.name]
         layer = layers.get(node.name)
         if node.name in sites:
             becomes, note = NEURON, _neuron_note(sites[node.name])
+        elif node.name in functions:
+            becomes, note = NEURON, f"its function; {functions[node.name]} spikes"
         elif node.name in obstacles:
             becomes, note = OBSTACLE, "see below"
         else:
@@ -160,6 +164,8 @@ def plan_nodes(graph: gs.Graph, analysis: Analysis) -> list[NodePlan]:
 
 def _neuron_note(site: NeuronSite) -> str:
     shape = "unknown size" if site.dims is None else "×".join(str(d) for d in site.dims)
+    if site.activation.encodes:
+        shape = f"encodes {site.activation.kind}, {shape}"
     return f"{shape}, static" if site.static_input else shape
 
 

@@ -21,18 +21,20 @@ _SOURCES = {
 
 def layer_table(layers: Sequence[LayerRecord]) -> Table:
     """Return the table of neuron layers; error and firing rate are those on the calibration data."""
-    columns = ("neurons", "θ", "ψ", "τ", "bias shift", "error", "rate")
-    made = table("layer", "kind", *columns, right=columns)
+    columns = ("neurons", "θ", "ψ", "τ", "bias shift", "error", "enters", "rate")
+    made = table("layer", "kind", "neuron", *columns, right=columns)
     for layer in layers:
         made.add_row(
             clean(layer.name),
             layer.activation,
+            layer.neuron,
             count(layer.neurons),
             value_range(layer.theta_min, layer.theta_max),
             str(layer.max_burst),
             number(layer.threshold_ratio),
             number(layer.bias_shift, 2),
             percent(layer.error),
+            percent(layer.entering),
             NONE if layer.firing_rate is None else f"{layer.firing_rate:.3f}",
         )
     return made
@@ -40,8 +42,23 @@ def layer_table(layers: Sequence[LayerRecord]) -> Table:
 
 LAYER_LEGEND = (
     "θ threshold (range over channels), ψ most spikes per timestep, τ threshold ratio, bias shift mean |shift|,\n"
-    "error squared error relative to the ANN's energy, rate spikes per neuron and timestep (on calibration data)"
+    "error squared error relative to the ANN's energy, enters the part of it that this layer adds to what reaches it,\n"
+    "rate spikes per neuron and timestep (all on calibration data)"
 )
+
+
+def error_sources(layers: Sequence[LayerRecord], most: int = 3) -> str | None:
+    """Return the layers where most of the error enters, with its main cause; None where that wasn't measured."""
+    known = [(layer.entering, layer) for layer in layers if layer.entering is not None]
+    worst = sorted(known, key=lambda pair: -pair[0])[:most]
+    if not worst:
+        return None
+    parts = []
+    for entering, layer in worst:
+        causes = {c: getattr(layer, c) or 0.0 for c in ("clipping", "quantisation", "unevenness")}
+        cause = max(causes, key=lambda name: causes[name])
+        parts.append(f"{clean(layer.name)} {percent(entering)} ({cause})")
+    return ", ".join(parts)
 
 
 def max_burst(record: Record) -> str:
@@ -55,7 +72,9 @@ def neurons(record: Record) -> str:
     sizes = [layer.neurons for layer in record.layers]
     known = [size for size in sizes if size is not None]
     total = f"{sum(known):,} in " if len(known) == len(sizes) else ""
-    return f"{total}{plural(len(sizes), 'layer')}"
+    signed = sum(layer.neuron == "signed" for layer in record.layers)
+    kinds = f", {signed} of them signed" if signed else ""
+    return f"{total}{plural(len(sizes), 'layer')}{kinds}"
 
 
 def symbols(record: Record) -> str:
@@ -106,6 +125,7 @@ def compile_facts(record: Record, output: str, bytes_written: str, following: st
             "MACs": driven_by(record.network["macs"]),
             "time": LOWERING.get(str(record.network["lowering"]), str(record.network["lowering"])),
             "thresholds": thresholds(record),
+            "error enters": error_sources(record.layers),
             "verified": "every pass that must keep the outputs kept them" if verified else None,
             "next": following,
         }
