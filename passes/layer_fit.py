@@ -30,10 +30,6 @@ take back. Neurons with a constant current have no use for it.
 """
 _LEAST_MOVED = 0.1
 """Smallest share of neurons that a shift is taken to move: bounds the steps of channels that are almost always off."""
-_ROWS = 32
-"""Most samples that are added up in single precision: what gets lost is of the order of the values' own rounding."""
-_RESOLUTION = 1e-8
-"""Variances below this multiple of the mean square say nothing."""
 _GAIN_RANGE = (0.5, 2.0)
 """Gains beyond this say that a channel is broken, not that it is damped: they are cut."""
 
@@ -100,12 +96,8 @@ def total(parts: Sequence[Sums]) -> Sums:
 
 
 def _sum(values: Array) -> NDArray[np.float64]:
-    """Add up values [N, C, M] per channel."""
-    result = np.zeros(values.shape[1])
-    for start in range(0, len(values), _ROWS):
-        # Adding samples to each other keeps to single precision and whole vectors, several times as fast as to double.
-        result += values[start : start + _ROWS].sum(axis=0).sum(axis=1, dtype=np.float64)
-    return result
+    """Add up values [N, C, M] per channel, in double precision: the result doesn't depend on the chunks."""
+    return np.asarray(values.sum(axis=(0, 2), dtype=np.float64))
 
 
 def scale(values: NDArray[np.float32], gain: NDArray[np.float32], shift: NDArray[np.float32]) -> None:
@@ -126,8 +118,8 @@ def match(values: Sums, *, gain: bool) -> WeightCorrection:
         var_ann = values.ann_squared / values.count - np.square(mean_ann)
         var_snn = values.snn_squared / values.count - np.square(mean_snn)
         # Below single precision's resolution of the values themselves a variance is rounding noise.
-        known = (var_ann > _RESOLUTION * values.ann_squared / values.count) & (
-            var_snn > _RESOLUTION * values.snn_squared / values.count
+        known = (var_ann > 1e-10 * values.ann_squared / values.count) & (
+            var_snn > 1e-10 * values.snn_squared / values.count
         )
         ratio = np.divide(var_ann, var_snn, out=np.ones_like(var_ann), where=known & (var_snn > 0))
         factor = np.clip(np.sqrt(np.maximum(ratio, 0.0)), *_GAIN_RANGE)
