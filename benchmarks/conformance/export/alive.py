@@ -8,6 +8,11 @@ from torch import Tensor, nn
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
+SHIFT = 1.0
+"""Mean of what BatchNorm puts out, in standard deviations. Around 0, deep networks with random weights are chaotic: 1 %
+of noise after each layer becomes 40 % at the output of MobileNetV2 or ShuffleNetV2, where no trained network is, and no
+conversion could converge. At 1 it becomes 1 to 6 %, and the outputs still depend on the input."""
+
 
 def enliven(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Scale every weighted layer to outputs of unit variance, then take the statistics of every BatchNorm, in place.
@@ -26,7 +31,7 @@ def enliven(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     for module in network.modules():
         if isinstance(module, NORMS):
             nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0.0, 0.2)
+            nn.init.normal_(module.bias, SHIFT, 0.2)
     hooks = [module.register_forward_hook(_scale) for module in network.modules() if isinstance(module, LAYERS)]
     with torch.no_grad():
         network(*inputs)

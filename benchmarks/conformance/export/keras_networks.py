@@ -17,8 +17,8 @@ def _cnn() -> keras.Model:
     x = layers.Conv2D(16, 3, padding="same", activation="relu")(image)
     y = layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same", strides=2)(x))
     y = layers.BatchNormalization()(layers.Conv2D(16, 1)(layers.ReLU(6.0)(y)))
-    x = layers.ReLU()(layers.Add()([layers.AveragePooling2D()(x), y]))
-    x = layers.GlobalAveragePooling2D()(layers.Conv2D(32, 3, activation="relu")(layers.MaxPooling2D()(x)))
+    x = layers.ReLU()(layers.Add()([layers.AveragePooling2D(2)(x), y]))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(32, 3, activation="relu")(layers.MaxPooling2D(2)(x)))
     return keras.Model(image, layers.Dense(10, activation="softmax")(x))
 
 

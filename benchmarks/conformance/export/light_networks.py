@@ -1,7 +1,8 @@
 """The `light_*` networks of the onnx package with random weights.
 
 As they come, every weight is the same number, made by a ConstantOfShape: whatever goes in, the same comes out. The
-structure is that of the real networks, so here the constants become weights (He et al. 2015), statistics and biases.
+structure is that of the real networks, so here the constants become weights (He et al. 2015), biases, and statistics
+with which the network stays alive.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.backend.test
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+_PROBES = 2
 WEIGHTED = ("Conv", "Gemm", "MatMul")
-# Input of a BatchNormalization: mean and spread of its values; variances must not be negative.
-_NORM = {1: (1.0, 0.2), 2: (0.0, 0.2), 3: (0.0, 0.2), 4: (1.0, 0.0)}
+SHIFT = 1.0  # see conformance.export.alive
+# Input of a BatchNormalization: mean and spread of its values.
+_NORM = {1: (1.0, 0.2), 2: (SHIFT, 0.2), 3: (0.0, 0.2), 4: (1.0, 0.0)}
 
 
 def networks() -> dict[str, Callable[[Path], None]]:
@@ -45,7 +49,66 @@ def _write(source: Path, path: Path) -> None:
         node, index = _final_use(name, uses, graph)
         values = _values(rng, node, index, tuple(int(size) for size in shape))
         graph.initializer.append(numpy_helper.from_array(values, name))
+        # Files of that age (IR version 3) list every initializer as an input too.
+        graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, values.shape))
+    _settle(model)
     onnx.save(model, path)
+
+
+def _settle(model: onnx.ModelProto) -> None:
+    """Give every BatchNormalization the statistics of what it sees, and other layers normalised outputs, in place.
+
+    In the order of the nodes, so that each layer is right before the next is looked at.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    normed = {node.input[0] for node in model.graph.node if node.op_type == "BatchNormalization"}
+    layers = [node for node in model.graph.node if node.op_type in (*WEIGHTED, "BatchNormalization")]
+
+    def constant(name: str) -> onnx.TensorProto:
+        while name not in weights:  # reshaped
+            name = makers[name].input[0]
+        return weights[name]
+
+    def change(name: str, values: NDArray[np.float64]) -> None:
+        tensor = constant(name)
+        shaped = values.reshape(tuple(tensor.dims)).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(shaped, tensor.name))
+
+    for node in layers:
+        if node.op_type == "BatchNormalization":
+            mean, variance = _moments(model, node.input[0])
+            change(node.input[3], mean)
+            change(node.input[4], np.maximum(variance, 1e-3))
+        elif node.output[0] not in normed and len(node.input) == 3:
+            mean, variance = _moments(model, node.output[0])
+            deviation = np.sqrt(variance.mean())
+            kernel, bias = (numpy_helper.to_array(constant(name)).astype(np.float64) for name in node.input[1:])
+            change(node.input[1], kernel / deviation)
+            bias = bias.ravel()
+            change(node.input[2], bias + (bias - mean) / deviation + (0.0 if node is layers[-1] else SHIFT))
+
+
+def _moments(model: onnx.ModelProto, tensor: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and variance per channel of a tensor over a few random images."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    end = next(i for i, node in enumerate(probe.graph.node) if tensor in node.output)
+    del probe.graph.node[end + 1 :]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    defaults = {initializer.name for initializer in model.graph.initializer}
+    source = next(value for value in model.graph.input if value.name not in defaults)
+    shape = [dim.dim_value for dim in source.type.tensor_type.shape.dim]
+    rng = np.random.default_rng(1)
+    images = [rng.standard_normal(shape).astype(np.float32) for _ in range(_PROBES)]
+    values = np.concatenate([session.run(None, {source.name: image})[0] for image in images]).astype(np.float64)
+    others = tuple(axis for axis in range(values.ndim) if axis != 1)
+    return values.mean(axis=others), values.var(axis=others)
 
 
 def _final_use(
