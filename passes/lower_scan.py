@@ -245,20 +245,20 @@ class _ScanBuilder:
         """Put a node into the body, as it stands there, with what converts its inputs before it."""
         role, analysis = spec_of(node).role, self.ctx.analysis
         mode = analysis.modes[node.name]
+        current = node.inputs[0] if node.inputs else None  # a converted tensor is known inside the body only
         wanted = [t for t in outer_inputs(node) if analysis.needs_conversion(t.name, mode, t.dtype)]
         replace_reads(node, {t.name: self._as(t, mode) for t in wanted})
         if role is Role.NEURON:
-            self._lower_neuron(node)
+            self._lower_neuron(node, current)
         elif role is Role.POOL and mode is Form.STEP:
-            state, after = self._state(node.name, "total", self._nothing(), node.inputs[0])
+            state, after = self._state(node.name, "total", self._nothing(), current)
             node.attrs = pool_attributes(node)
             node.op, node.domain = "MaxPoolIncrementStep", DOMAIN
             node.inputs = [node.inputs[0], state]
             node.outputs.append(after)
         self.nodes.append(node)
 
-    def _lower_neuron(self, node: gs.Node) -> None:
-        current = node.inputs[0]
+    def _lower_neuron(self, node: gs.Node, current: gs.Tensor) -> None:
         node.attrs.pop("timesteps")
         if node.op == "BurstIF":
             state, after = self._state(node.name, "v_mem", node.inputs[2], current)

@@ -12,8 +12,8 @@ import onnx
 import pytest
 from small_networks import NETWORKS, compiled, inputs_of, parse, run
 
-import snncc
 from snncc.errors import UnsupportedModelError
+from snncc.evaluate import evaluate
 from snncc.graph import export_model, import_graph, infer_shapes
 from snncc.passes.lower_scan import pool_attributes
 
@@ -81,14 +81,38 @@ def test_states_start_at_their_shape() -> None:
     assert values[scan.input[len(states)]] == [1.0, 2.0]
 
 
-def test_open_batch_that_is_mixed_is_refused_before_calibration() -> None:
-    model = parse(
-        "g (float[N,4,6] x) => (float[6,N,4] y) { r = Relu (x) t = Transpose <perm = [2,0,1]> (r) y = Relu (t) }"
-    )
-    seen: list[int] = []
-    with pytest.raises(UnsupportedModelError, match="must step through a Scan"):
-        snncc.compile(model, calibration=inputs_of(model, 4), progress=lambda done, of: seen.append(done))
-    assert seen == []
+MIXED = """g (float[N,4,6] x, float[6,5] w_1, float[5] b_1, float[5,3] w_2) => (float[4,N,3] y) {
+    r = Relu (x) t = Transpose <perm = [1,0,2]> (r) m = MatMul (t, w_1) a = Add (m, b_1) s = Softmax (a)
+    h = MatMul (s, w_2) k = Tanh (h) y = Relu (k)
+}"""
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_states_of_open_size_take_their_shape_from_a_copy(samples: int) -> None:
+    """The batch moves to another axis, so its size at the states isn't known; any number of samples runs."""
+    model = parse(MIXED)
+    network = compiled(model, samples=40, timesteps=128, batch_size=40)
+    assert network.record.network["lowering"] == "scan"
+    feeds = inputs_of(model, samples, seed=4)
+    expected = run(model, feeds)["y"]
+    for backend in ("ort", "numpy"):
+        got = network.run(feeds, backend=backend)["y"]
+        assert got.shape == expected.shape
+        assert np.linalg.norm(got - expected) < 0.02 * np.linalg.norm(expected)
+    names = [n.name for n in network.network.nodes]
+    assert not [n for n in names if "shape_only" in n]  # nothing of the copy is left without time
+
+
+def test_evaluation_where_samples_cannot_be_told_apart() -> None:
+    """Activity is summed run by run: the runs get one size, and the sums are those of all samples."""
+    model = parse(MIXED)
+    network = compiled(model, samples=8, timesteps=4)
+    feeds = inputs_of(model, 9, seed=4)
+    reading = evaluate(network, feeds, batch_size=6).reading
+    single = network.simulator().run({"x": feeds["x"][:1]})
+    assert {n.name: n.neurons for n in reading.neurons} == {name: v.size for name, v in single.spikes.items()}
+    total = sum(sum(s.sum() for s in network.simulator().run({"x": x[None]}).spikes.values()) for x in feeds["x"])
+    assert reading.spikes == pytest.approx(total / 9, rel=1e-3)
 
 
 def test_warning_says_which_node_is_in_the_way() -> None:
