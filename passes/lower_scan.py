@@ -10,6 +10,7 @@ running mean is the sum of the inputs so far.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ from snncc.graph import (
     unique_name,
 )
 from snncc.ops import Role, is_partial, spec_of, works_on_means
+
+_MOST_ELEMENTS = 1 << 31
+"""Largest state whose declared size is taken at its word."""
 
 
 def pool_attributes(node: gs.Node) -> dict[str, Any]:
@@ -87,6 +91,9 @@ def lower_to_scan(graph: gs.Graph, ctx: Context, crossing: Sequence[gs.Tensor]) 
         builder.lower(node)
     builder.make_finite(guarded(graph, ctx.analysis))
     body_nodes = builder.nodes
+    for tensor in (t for node in body_nodes for t in node.outputs):
+        # ONNX Runtime makes room for what the Scan emits by the sizes it finds here, and a file may lie about them.
+        tensor.shape = None if tensor.shape is None else [None] * len(tensor.shape)
     moved = {id(node) for node in temporal}
     emitted, leaving, raw = [], {}, []
     for tensor in crossing:
@@ -192,8 +199,11 @@ def _states_before(node: gs.Node, mode: Form, analysis: Analysis) -> list[gs.Ten
 
 def _has_known_size(tensor: gs.Tensor, analysis: Analysis) -> bool:
     shape = shape_of(tensor)
+    fixed = static_dims(shape)
+    if fixed is not None:  # a file may declare any size of an output: a monstrous one is not to be believed
+        return math.prod(fixed) <= _MOST_ELEMENTS
     of_samples = tensor.name in analysis.batched and shape and static_dims(shape[1:]) is not None
-    return static_dims(shape) is not None or bool(of_samples)
+    return bool(of_samples)
 
 
 def guarded(graph: gs.Graph, analysis: Analysis) -> list[tuple[gs.Tensor, list[gs.Node]]]:
@@ -334,7 +344,7 @@ class _ScanBuilder:
         shape = shape_of(tensor)
         fixed = static_dims(shape)
         base = f"{owner}.state_shape"
-        if fixed is not None:
+        if fixed is not None and _has_known_size(tensor, self.ctx.analysis):
             return gs.Constant(unique_name(self.graph, base), np.array(fixed, np.int64))
         if not _has_known_size(tensor, self.ctx.analysis):
             return self._dims_of_copy(base, tensor)
