@@ -87,12 +87,20 @@ def execute(model: str | Path, feeds: Feeds, names: list[str], folder: Path, bat
     command = [sys.executable, "-I", stock.__file__, str(model), str(source), str(target), str(chunk)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it says nothing"]
-        if is_shortage(lines[-1]):
-            raise MemoryError(lines[-1][-200:])
-        raise StockError(f"exit code {done.returncode}: {lines[-1][:600]}")
+        message = last_message(done.stderr)
+        if is_shortage(message):
+            raise MemoryError(message)
+        raise StockError(f"exit code {done.returncode}: {message}")
     with np.load(target) as archive:
         return {name: archive[str(i)] for i, name in enumerate(names)}
+
+
+def last_message(stderr: str) -> str:
+    """Return what a process said at its end: the exception, its lines joined, without the traceback and its type."""
+    lines = stderr.strip().splitlines()
+    start = max((i for i, line in enumerate(lines) if line.startswith("  ")), default=-1) + 1
+    message = " ".join(line.strip() for line in lines[start:]) or "it says nothing"
+    return message.removeprefix("onnxruntime.capi.onnxruntime_pybind11_state.")[:600]
 
 
 class Comparison:

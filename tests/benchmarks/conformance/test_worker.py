@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conformance.compare import Request
+from conformance.compare import Request, last_message
 from conformance.row import COMPILED, CRASHED, FAILED, MEMORY, NO_REFERENCE, REFUSED, Row
 from conformance.survey import Weight, largest_tensor
 from conformance.worker import Worker
@@ -105,6 +105,18 @@ def test_network_that_does_not_run_has_no_reference(tmp_path: Path) -> None:
     row = measure(tmp_path, model)
     assert row.status == NO_REFERENCE
     assert "NoSuchOperator" in row.reasons[0]
+
+
+def test_message_of_several_lines_is_told_whole() -> None:
+    stderr = """a warning
+Traceback (most recent call last):
+  File "stock.py", line 1, in <module>
+    session.run(None, part)
+onnxruntime.capi.onnxruntime_pybind11_state.Fail: [ONNXRuntimeError] : 1 : FAIL : index: 0 Got: 2
+ Please fix it.
+"""
+    assert last_message(stderr) == "Fail: [ONNXRuntimeError] : 1 : FAIL : index: 0 Got: 2 Please fix it."
+    assert last_message("") == "it says nothing"
 
 
 def test_large_networks_take_fewer_samples() -> None:
