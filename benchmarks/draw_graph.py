@@ -22,7 +22,8 @@ from snncc import models
 
 BOX_WIDTH, BOX_HEIGHT, GAP, COLUMN, TOP = 236, 38, 22, 410, 84
 LEFT = 52
-NEURONS = ("Relu", "Clip", "BurstIF")
+SPIKING = ("BurstIF", "SignedBurst", "SignedBurstRelu", "SignedBurstClip")
+NEURONS = ("Relu", "Clip", *SPIKING)
 TIME = ("RepeatInput", "RateDecode")
 COLOURS = {  # fill and stroke
     "weighted": ("#dbe7f6", "#5c86b5"),
@@ -62,7 +63,7 @@ class Box:
         if self.op in TIME:
             return "time"
         if self.op in NEURONS:
-            return "neuron" if self.op == "BurstIF" else "activation"
+            return "neuron" if self.op in SPIKING else "activation"
         return "other"
 
 
@@ -101,7 +102,7 @@ def _detail(node: onnx.NodeProto, constants: dict[str, np.ndarray[Any, Any]]) ->
         return f"{size}, {inputs} → {outputs}{', bias' if len(node.input) > 2 else ''}"
     if node.op_type == "Gemm":
         return f"{' → '.join(str(d) for d in reversed(constants[node.input[1]].shape))}, bias"
-    if node.op_type == "BurstIF":
+    if node.op_type in SPIKING:
         theta = constants[node.input[1]]
         options = f"ψ={attributes['max_burst']}, τ={attributes['threshold_ratio']:g}, T={attributes['timesteps']}"
         return f"{options}, θ {theta.min():.2f} … {theta.max():.2f}"
@@ -115,7 +116,13 @@ def excerpt(boxes: Sequence[Box]) -> list[Box]:
     last = max(i for i, box in enumerate(boxes) if box.op in NEURONS)
     hidden = boxes[end + 1 : last + 1]
     neurons = [box for box in hidden if box.op in NEURONS]
-    rest = Box("more", "⋮", f"{len(neurons)} more {neurons[0].op}", (boxes[end].output,), *_end(boxes[last]))
+    rest = Box(
+        "more",
+        "⋮",
+        f"{len(neurons)} more {' or '.join(dict.fromkeys(box.op for box in neurons))}",
+        (boxes[end].output,),
+        *_end(boxes[last]),
+    )
     return [*boxes[: end + 1], rest, *boxes[last + 1 :]]
 
 
