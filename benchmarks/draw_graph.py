@@ -116,13 +116,8 @@ def excerpt(boxes: Sequence[Box]) -> list[Box]:
     last = max(i for i, box in enumerate(boxes) if box.op in NEURONS)
     hidden = boxes[end + 1 : last + 1]
     neurons = [box for box in hidden if box.op in NEURONS]
-    rest = Box(
-        "more",
-        "⋮",
-        f"{len(neurons)} more {' or '.join(dict.fromkeys(box.op for box in neurons))}",
-        (boxes[end].output,),
-        *_end(boxes[last]),
-    )
+    kind = "neurons" if neurons[0].op in SPIKING else neurons[0].op
+    rest = Box("more", "⋮", f"{len(neurons)} more {kind}", (boxes[end].output,), *_end(boxes[last]))
     return [*boxes[: end + 1], rest, *boxes[last + 1 :]]
 
 

@@ -83,7 +83,7 @@ def aims(
 
 def simulate(
     aims: Iterable[NDArray[np.float32]], theta: NDArray[np.float32], max_burst: int, v_init: float
-) -> NDArray[np.int16]:
+) -> NDArray[np.integer[Any]]:
     """Count the spikes of a layer over all timesteps.
 
     Args:
@@ -93,10 +93,11 @@ def simulate(
         v_init: v0.
 
     Returns:
-        Spike counts n, int16 [T, N, C, M].
+        Spike counts n, [T, N, C, M]: int8, or int16 where ψ is over 127.
     """
     column = theta.astype(np.float32).reshape(-1, 1)
-    counts: list[NDArray[np.int16]] = []
+    dtype = np.int8 if max_burst <= np.iinfo(np.int8).max else np.int16
+    counts: list[NDArray[np.integer[Any]]] = []
     total: NDArray[np.float32] | None = None
     for aim in aims:
         target = aim / column
@@ -107,5 +108,5 @@ def simulate(
         target -= total
         np.clip(target, -max_burst, max_burst, out=target)
         total += target
-        counts.append(target.astype(np.int16))
+        counts.append(target.astype(dtype))
     return np.stack(counts)

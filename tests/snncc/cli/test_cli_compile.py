@@ -7,6 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from PIL import Image
+from small_network import small_model
 
 import snncc
 
@@ -137,3 +138,29 @@ def test_options_for_data_need_data(folder, invoke, options):
     result = invoke("compile", "small.onnx", *options)
     assert result.exit_code == 2
     assert "without --calib" in result.stderr
+
+
+def test_strict_names_what_does_not_spike(folder, invoke):
+    onnx.save(small_model(hidden="Softmax"), "soft.onnx")
+    result = invoke("compile", "soft.onnx", "--calib", "data.npz", "--strict")
+    assert result.exit_code == 1
+    assert "node 'relu2' (Softmax): it isn't linear and no activation" in result.stderr
+    assert not (folder / "soft.snn.onnx").exists()
+    assert invoke("compile", "soft.onnx", "--calib", "data.npz").exit_code == 0
+    result = invoke("compile", "soft.onnx", "--calib", "data.npz", "--strict", "--analog")
+    assert "graded values, not spikes, drive its weights" in result.stderr
+    assert invoke("compile", "small.onnx", "--calib", "data.npz", "--strict").exit_code == 0
+
+
+def test_strict_takes_other_activations(folder, invoke):
+    onnx.save(small_model(hidden="Tanh"), "tanh.onnx")
+    result = invoke("compile", "tanh.onnx", "--calib", "data.npz", "--strict", "--json")
+    assert result.exit_code == 0, result.stderr
+    layers = json.loads(result.stdout)["record"]["layers"]
+    assert [(r["activation"], r["neuron"]) for r in layers][1] == ("tanh", "signed")
+
+
+@pytest.mark.parametrize(("neuron", "kinds"), [("burst", {"burst"}), ("signed", {"signed"})])
+def test_kind_of_neuron(folder, invoke, neuron, kinds):
+    result = invoke("compile", "small.onnx", "--calib", "data.npz", "--neuron", neuron, "--json")
+    assert {r["neuron"] for r in json.loads(result.stdout)["record"]["layers"]} == kinds
