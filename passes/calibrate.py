@@ -283,7 +283,7 @@ class _Walk:
         signed = SignedFit(site, entry, config, self.pool)
         if not self.with_snn:
             is_signed = site.activation.encodes or config.neuron == "signed"
-            theta = signed.thresholds() if is_signed else unsigned.thresholds()
+            theta = signed.thresholds if is_signed else unsigned.thresholds
             self.ctx.layers[site.node] = _calibration(config, theta, self.source, config.v_init, signed=is_signed)
             self.frontier.put(site.output, Entry([*signed.target]))
             return
@@ -312,7 +312,7 @@ class _Walk:
             return False  # nothing arrives unevenly
         errors = []
         for fit in (unsigned, signed):
-            theta = _effective(fit.thresholds(), fit.config)
+            theta = _effective(fit.thresholds, fit.config)
             errors.append(signed.squared_error(fit.matched_spikes(theta), theta))
         return errors[1] < BETTER * errors[0]
 
@@ -333,17 +333,17 @@ class _Walk:
         )
 
     def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], Sequence[NDArray[Any]]]:
-        theta = fit.thresholds()
+        theta = fit.thresholds
         effective = _effective(theta, fit.config)
         shift, counts = fit.correct(effective)
         found = (shift, *fit.errors(counts, effective))
         return _calibration(fit.config, theta, self.source, fit.v_init, *found), effective, counts
 
     def _fit_signed(self, fit: SignedFit) -> tuple[LayerCalibration, NDArray[np.float32], Sequence[NDArray[Any]]]:
-        theta = fit.thresholds()
+        theta = fit.thresholds
         effective = _effective(theta, fit.config)
         counts = fit.matched_spikes(effective)
-        found = (fit.shift(), *fit.errors(counts, effective))
+        found = (fit.shift, *fit.errors(counts, effective))
         layer = _calibration(fit.config, theta, self.source, fit.config.v_init, *found, signed=True)
         return layer, effective, counts
 

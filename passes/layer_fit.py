@@ -147,9 +147,9 @@ class LayerFit:
     def _activation(self, current: Array) -> NDArray[np.float32]:
         return np.clip(current, np.float32(0), np.float32(self.site.activation.upper))
 
-    @functools.cache  # noqa: B019 - a fit lives as long as its layer is calibrated
+    @functools.cached_property
     def thresholds(self) -> NDArray[np.float32]:
-        """Return θ of minimum squared error (not θe: τ is applied by the neuron), float32 [C] or [1]."""
+        """θ of minimum squared error (not θe: τ is applied by the neuron), float32 [C] or [1]."""
 
         def of_chunk(chunk: int) -> ChannelHistogram:
             histogram = ChannelHistogram(self.channels)

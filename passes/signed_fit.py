@@ -76,9 +76,9 @@ class SignedFit:
             return np.asarray(value)
         return np.clip(value, np.float32(0), np.float32(self.site.activation.upper))
 
-    @functools.cache  # noqa: B019 - a fit lives as long as its layer is calibrated
+    @functools.cached_property
     def thresholds(self) -> NDArray[np.float32]:
-        """Return θ of minimum squared error (not θe: τ is applied by the neuron), float32 [C] or [1]."""
+        """θ of minimum squared error (not θe: τ is applied by the neuron), float32 [C] or [1]."""
         sides = [self._histogram(np.float32(1)), self._histogram(np.float32(-1))]
         return two_sided_thresholds(sides[0], sides[1], self.site, self.config)
 
@@ -96,9 +96,9 @@ class SignedFit:
             first.merge(histogram)
         return first
 
-    @functools.cache  # noqa: B019 - a fit lives as long as its layer is calibrated
+    @functools.cached_property
     def shift(self) -> NDArray[np.float32] | None:
-        """Return what gives the current the ANN's mean, float32 [C]; None where there is no current to shift."""
+        """What gives the current the ANN's mean, float32 [C]; None where there is no current to shift."""
         if self.site.activation.encodes or self.entry.snn is None or self.entry.matched:
             return None
 
@@ -112,7 +112,7 @@ class SignedFit:
 
     def matched_spikes(self, theta: NDArray[np.float32]) -> list[NDArray[np.integer[Any]]]:
         """Simulate the layer with its mean current matched to the ANN's; return the counts per chunk, [T, N, C, M]."""
-        shift, c = self.shift(), self.config
+        shift, c = self.shift, self.config
         return self.pool.each(lambda i: simulate(self._aims(i, shift), theta, c.max_burst, c.v_init))
 
     def _aims(self, chunk: int, shift: NDArray[np.float32] | None) -> Iterator[NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from typing import Any
 
@@ -25,6 +26,8 @@ from snncc.passes import calibrate, chunk_pool
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Calibrate, generate_inputs
 from snncc.passes.frontier import Entry, Frontier, SpikeTrain
+from snncc.passes.layer_fit import LayerFit
+from snncc.passes.signed_fit import SignedFit
 from snncc.pipeline import Hook
 
 BATCHED = [name for name, small in NETWORKS.items() if small.lowering == "batch" and name != "batch_of_one"]
@@ -255,6 +258,14 @@ def test_frontier_holds_no_more_than_what_is_still_read(monkeypatch: pytest.Monk
     compiled(parse(f"g (float[N,4] x, float[4,4] w_1) => (float[N,4] y) {{ {body} y = Neg (r9) }}"), timesteps=2)
     assert len(most) > 10
     assert max(most) == 2
+
+
+def test_nothing_of_a_layer_outlives_the_calibration() -> None:
+    network = compiled(NETWORKS["residual"].model(), timesteps=2)
+    gc.collect()
+    kept = [o for o in gc.get_objects() if isinstance(o, LayerFit | SignedFit | Entry | SpikeTrain)]
+    assert kept == []
+    assert len(network.record.layers) == 4
 
 
 def test_spike_train_decodes() -> None:

@@ -76,7 +76,7 @@ def test_currents_that_miss_the_anns_mean_are_moved_there() -> None:
     snn = [np.broadcast_to(a - 10, (8, *a.shape)) for a in ann]
     with ChunkPool(2) as pool:
         layer = LayerFit(site, Entry([*ann], [*snn]), config, pool)
-        theta = layer.thresholds()
+        theta = layer.thresholds
         shift, counts = layer.correct(theta)
         error, mean_error, rate = layer.errors(counts, theta)
     np.testing.assert_allclose(shift, 10, atol=0.2)  # and what is left of the mean error, part of a threshold
