@@ -298,10 +298,11 @@ class _Walk:
         self.frontier.put(site.output, Entry([*signed.target], trains))
 
     def _check_finite(self, node: str, entry: Entry) -> None:
-        if not all(self.pool.each(lambda i: _finite(entry.ann[i]))):
+        if not all(self.pool.each(lambda i: _finite(entry.ann[i], self.config.timesteps))):
             raise DataError(
-                f"NaN or infinite values arise at node '{node}' from the calibration data: check the range of the data "
-                "(scaling, mean and standard deviation) and the network's weights"
+                f"NaN or infinite values arise at node '{node}' from the calibration data, or in their sum over the "
+                "timesteps: check the range of the data (scaling, mean and standard deviation) and the network's "
+                "weights"
             )
 
     def _is_signed(self, site: NeuronSite, unsigned: LayerFit, signed: SignedFit) -> bool:
@@ -403,7 +404,9 @@ def _chunk_size(graph: gs.Graph, wanted: int) -> int:
     return first if isinstance(first, int) and first > 0 else wanted
 
 
-def _finite(values: Array) -> bool:
-    with np.errstate(invalid="ignore", over="ignore"):  # the sum of both infinities, or of large values
-        # Single precision is faster, and enough unless the sum overflows.
-        return bool(np.isfinite(values.sum()) or np.isfinite(values.sum(dtype=np.float64)))
+def _finite(values: Array, timesteps: int) -> bool:
+    """Whether all values are finite, and so is what they add up to over the timesteps."""
+    if not values.size:
+        return True
+    largest = max(float(values.max()), -float(values.min()))
+    return largest * timesteps <= float(np.finfo(np.float32).max)  # False for NaN

@@ -95,6 +95,10 @@ class Activation:
         return self.kind not in ("relu", "clip")
 
 
+_LEAST_BOUND = 1e-30
+"""A clip below this leaves nothing: its threshold would be no normal number."""
+
+
 def activation_of(node: gs.Node) -> Activation | None:
     """Recognise ReLU, Clip(0, a) with constant a > 0, and the mark of an encoder; None for everything else."""
     if node.domain == DOMAIN and node.op == ENCODE:
@@ -106,7 +110,7 @@ def activation_of(node: gs.Node) -> Activation | None:
     if node.op != "Clip":
         return None
     low, high = _clip_bounds(node)
-    if low == 0.0 and high is not None and high > 0.0:
+    if low == 0.0 and high is not None and high > _LEAST_BOUND:
         return Activation("relu" if np.isinf(high) else "clip", high)
     return None
 

@@ -383,6 +383,20 @@ def test_currents_beyond_single_precision() -> None:
         compiled(model, data={"x": feeds["x"] * np.float32(1e37)})
 
 
+def test_values_that_overflow_when_summed_over_time() -> None:
+    model = parse("g (float[N,2] x) => (float[N,2] y) <float[2] c = {2e38, 1}> { a = Add (x, c) y = Relu (a) }")
+    with pytest.raises(DataError, match="at node 'y' .* or in their sum over the timesteps"):
+        compiled(model, timesteps=2)
+    assert np.isfinite(compiled(model, timesteps=1).run(inputs_of(model, 3))["y"]).all()
+
+
+def test_a_clip_that_leaves_nothing() -> None:
+    text = "g (float[N,2] x) => (float[N,2] y) <float z = {0}, float t = {1e-45}> { r = Relu (x) y = Clip (r, z, t) }"
+    model = parse(text)
+    outputs = compiled(model, timesteps=4).run(inputs_of(model, 5))["y"]
+    np.testing.assert_allclose(outputs, 0.0, atol=1e-30)
+
+
 def test_layer_that_is_never_active() -> None:
     """All currents negative: thresholds of 1, no spikes, no division by zero, an output that is the ANN's."""
     model = NETWORKS["plain"].model()
