@@ -300,9 +300,9 @@ class _Walk:
     def _check_finite(self, node: str, entry: Entry) -> None:
         if not all(self.pool.each(lambda i: _finite(entry.ann[i], self.config.timesteps))):
             raise DataError(
-                f"NaN or infinite values arise at node '{node}' from the calibration data, or in their sum over the "
-                "timesteps: check the range of the data (scaling, mean and standard deviation) and the network's "
-                "weights"
+                f"NaN or infinite values arise at node '{node}' from the calibration data, or larger ones than single "
+                "precision can add up: check the range of the data (scaling, mean and standard deviation) and the "
+                "network's weights"
             )
 
     def _is_signed(self, site: NeuronSite, unsigned: LayerFit, signed: SignedFit) -> bool:
@@ -405,8 +405,8 @@ def _chunk_size(graph: gs.Graph, wanted: int) -> int:
 
 
 def _finite(values: Array, timesteps: int) -> bool:
-    """Whether all values are finite, and so is what they add up to over the timesteps."""
+    """Whether all values are finite, and so are the squares of what they add up to over the timesteps."""
     if not values.size:
         return True
     largest = max(float(values.max()), -float(values.min()))
-    return largest * timesteps <= float(np.finfo(np.float32).max)  # False for NaN
+    return largest * timesteps <= float(np.sqrt(np.finfo(np.float32).max))  # False for NaN

@@ -385,9 +385,8 @@ def test_currents_beyond_single_precision() -> None:
 
 def test_values_that_overflow_when_summed_over_time() -> None:
     model = parse("g (float[N,2] x) => (float[N,2] y) <float[2] c = {2e38, 1}> { a = Add (x, c) y = Relu (a) }")
-    with pytest.raises(DataError, match="at node 'y' .* or in their sum over the timesteps"):
+    with pytest.raises(DataError, match="larger ones than single precision can add up"):
         compiled(model, timesteps=2)
-    assert np.isfinite(compiled(model, timesteps=1).run(inputs_of(model, 3))["y"]).all()
 
 
 def test_a_clip_that_leaves_nothing() -> None:
