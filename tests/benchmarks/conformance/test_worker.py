@@ -132,7 +132,7 @@ def test_largest_tensor_is_that_of_one_sample() -> None:
     channels = next(tensor.dims[0] for tensor in model.graph.initializer if tensor.name == "w1")
     assert largest_tensor(model, 16) == channels * 64
     described = small_model()
-    described.graph.value_info.add().CopyFrom(
-        onnx.helper.make_tensor_value_info("w1", onnx.TensorProto.FLOAT, [channels, 2, 999])
-    )
+    weight = onnx.numpy_helper.from_array(np.zeros((channels, 2, 999), np.float32), "unused")
+    described.graph.initializer.append(weight)
+    described.graph.value_info.append(onnx.helper.make_tensor_value_info("unused", onnx.TensorProto.FLOAT, weight.dims))
     assert largest_tensor(described, 16) == channels * 64
