@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WORK = 10**12
 """Most multiply-accumulates of one calibration, and of one evaluation: fewer samples are taken for a large network."""
-VALUES = 1 << 27
+VALUES = 1 << 28
 """Most values of the largest tensor in a calibration, over samples and timesteps."""
 
 
@@ -73,7 +73,10 @@ def largest_tensor(model: onnx.ModelProto, open_size: int) -> int:
     except Exception:  # whatever is wrong with the model: it isn't for this estimate to say
         graph = sized.graph
     sizes = [1]
+    weights = {tensor.name for tensor in graph.initializer}  # some exporters describe them too
     for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.name in weights:
+            continue
         shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         if all(size > 0 for size in shape):
             sizes.append(math.prod(shape) // batch)
