@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -24,27 +23,19 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Domain, Form, NeuronSite, Traffic
 from snncc.config import Config
-from snncc.context import Context, ErrorParts, LayerCalibration
+from snncc.context import Context, LayerCalibration
 from snncc.data import Dataset, InputSpec, load
 from snncc.errors import DataError
 from snncc.graph import is_missing
+from snncc.neurons.response import Response
 from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
 from snncc.passes.chunk_pool import ChunkPool
-from snncc.passes.error_parts import error_parts
+from snncc.passes.error_parts import LayerError, layer_error
 from snncc.passes.frontier import Entry, Frontier, SpikeTrain, Temporal, gains, running_mean
-from snncc.passes.layer_fit import (
-    LayerFit,
-    Sums,
-    along,
-    by_channel,
-    from_channels,
-    match,
-    scale,
-    sums,
-    thresholds,
-    total,
-)
+from snncc.passes.layer import Layer
+from snncc.passes.layer_fit import LayerFit, match, thresholds
+from snncc.passes.layer_sums import Sums, along, scale, sums, total
 from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.passes.signed_fit import BETTER, SignedFit
 from snncc.runtime.buffers import BufferPool
@@ -227,8 +218,12 @@ class _Walk:
     def _runner(self, segment: Segment) -> SegmentRunner:
         return SegmentRunner(self.graph, segment, self.analysis, self.pool.session_threads, self.buffers)
 
-    def _snn(self, name: str, chunk: int, mode: Form | None) -> NDArray[np.float32]:
+    def _snn(self, name: str, chunk: int, mode: Form | None) -> Temporal:
         """Return the SNN's values over time in a form, or for the readout (None) [1, N, ...] their mean over time."""
+        train = (self.frontier[name].snn or [])[chunk]
+        as_it_is = mode is not None and not self.analysis.needs_conversion(name, mode, np.dtype(np.float32))
+        if isinstance(train, SpikeTrain) and as_it_is:
+            return train
         values = self.frontier[name].temporal(chunk)
         if len(values) == 1 or not self.analysis.needs_conversion(name, mode or Form.MEAN, values.dtype):
             return values if mode is not None or len(values) == 1 else values[-1:]
@@ -249,9 +244,7 @@ class _Walk:
         axis = weighted_channel_axis(node, rank)
 
         def of_chunk(i: int) -> Sums:
-            value = entry.temporal(i)
-            final = value.mean(axis=0) if mode is Form.STEP else value[-1]
-            return sums(by_channel(entry.ann[i], axis), by_channel(final, axis))
+            return sums(entry.ann[i], entry.temporal(i), axis, last=mode is Form.MEAN)
 
         correction = match(total(self.pool.each(of_chunk)), gain=self.config.gain_correction)
         self.ctx.corrections[node.name] = correction
@@ -270,7 +263,9 @@ class _Walk:
 
         result = Entry(self.pool.each(lambda i: runner.run({source: entry.ann[i]})[target]))
         if entry.snn is not None:
-            result.snn = [*self.pool.each(lambda i: increments(self._snn(source, i, Form.STEP), pool_over_time))]
+            result.snn = [
+                *self.pool.each(lambda i: increments(_dense(self._snn(source, i, Form.STEP)), pool_over_time))
+            ]
         self.frontier.put(target, result)
 
     def _run_neuron(self, site: NeuronSite) -> None:
@@ -278,24 +273,22 @@ class _Walk:
         self._check_finite(site.node, entry)
         if entry.snn is not None and self.analysis.needs_conversion(site.input, site.form, np.float32):
             entry = Entry(entry.ann, [*self.pool.each(lambda i: self._snn(site.input, i, site.form))])
-        config = self.ctx.layer_config(site.node)
-        unsigned = LayerFit(site, entry, config, self.pool)
-        signed = SignedFit(site, entry, config, self.pool)
+        layer = Layer(site, entry, self.ctx.layer_config(site.node), self.pool)
+        unsigned, signed = LayerFit(layer), SignedFit(layer)
         if not self.with_snn:
-            is_signed = site.activation.encodes or config.neuron == "signed"
+            is_signed = site.activation.encodes or layer.config.neuron == "signed"
             theta = signed.thresholds if is_signed else unsigned.thresholds
-            self.ctx.layers[site.node] = _calibration(config, theta, self.source, config.v_init, signed=is_signed)
-            self.frontier.put(site.output, Entry([*signed.target]))
+            v_init = layer.config.v_init
+            self.ctx.layers[site.node] = _calibration(layer.config, theta, self.source, v_init, signed=is_signed)
+            self.frontier.put(site.output, Entry([*layer.target]))
             return
-        is_signed = self._is_signed(site, unsigned, signed)
-        layer, effective, counts = self._fit_signed(signed) if is_signed else self._fit_unsigned(unsigned)
-        self.ctx.layers[site.node] = replace(layer, parts=self._parts(site, entry, signed.target, layer, effective))
-        shaped = along(effective, unsigned.axis, site.rank)
-        trains: list[Temporal] = [
-            SpikeTrain(from_channels(count, unsigned.axis, values.shape), shaped)
-            for count, values in zip(counts, signed.target, strict=True)
-        ]
-        self.frontier.put(site.output, Entry([*signed.target], trains))
+        is_signed = self._is_signed(layer, unsigned, signed)
+        self.ctx.layers[site.node], effective, responses = (
+            self._fit_signed(signed) if is_signed else self._fit_unsigned(unsigned)
+        )
+        shaped = layer.along(effective)
+        trains: list[Temporal] = [SpikeTrain(response.counts, shaped) for response in responses]
+        self.frontier.put(site.output, Entry([*layer.target], trains))
 
     def _check_finite(self, node: str, entry: Entry) -> None:
         if not all(self.pool.each(lambda i: _finite(entry.ann[i], self.config.timesteps))):
@@ -305,53 +298,29 @@ class _Walk:
                 "network's weights"
             )
 
-    def _is_signed(self, site: NeuronSite, unsigned: LayerFit, signed: SignedFit) -> bool:
+    def _is_signed(self, layer: Layer, unsigned: LayerFit, signed: SignedFit) -> bool:
         """Decide for a layer, by the squared error of its mean output with the ANN's mean current."""
+        site = layer.site
         if site.activation.encodes or self.config.neuron != "auto":
             return site.activation.encodes or self.config.neuron == "signed"
         if site.static_input:
             return False  # nothing arrives unevenly
-        errors = []
-        for fit in (unsigned, signed):
-            theta = _effective(fit.thresholds, fit.config)
-            errors.append(signed.squared_error(fit.matched_spikes(theta), theta))
-        return errors[1] < BETTER * errors[0]
+        with_signed = layer.squared_error(signed.matched, signed.effective)
+        return with_signed < BETTER * layer.squared_error(unsigned.trial(), unsigned.effective)
 
-    def _parts(
-        self,
-        site: NeuronSite,
-        entry: Entry,
-        target: list[NDArray[np.float32]],
-        layer: LayerCalibration,
-        theta: NDArray[np.float32],
-    ) -> ErrorParts:
-        config = self.ctx.layer_config(site.node)
-        shift = layer.bias_shift
-        if shift is not None and not layer.signed:  # what stands for a part of the initial potential is no shift
-            shift = shift - theta * np.float32((config.v_init - layer.v_init) / config.timesteps)
-        return error_parts(
-            site, entry, target, theta, shift, layer.error or 0.0, config, self.pool, signed=layer.signed
-        )
+    def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], list[Response]]:
+        theta, effective, config = fit.thresholds, fit.effective, fit.layer.config
+        shift, responses = fit.correct()
+        # What stands for a part of the initial potential is no shift.
+        moved = shift - effective * np.float32((config.v_init - fit.v_init) / config.timesteps)
+        error = layer_error(fit.layer, responses, effective, moved, signed=False)
+        return _calibration(config, theta, self.source, fit.v_init, shift, error), effective, responses
 
-    def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], Sequence[NDArray[Any]]]:
-        theta = fit.thresholds
-        effective = _effective(theta, fit.config)
-        shift, counts = fit.correct(effective)
-        found = (shift, *fit.errors(counts, effective))
-        return _calibration(fit.config, theta, self.source, fit.v_init, *found), effective, counts
-
-    def _fit_signed(self, fit: SignedFit) -> tuple[LayerCalibration, NDArray[np.float32], Sequence[NDArray[Any]]]:
-        theta = fit.thresholds
-        effective = _effective(theta, fit.config)
-        counts = fit.matched_spikes(effective)
-        found = (fit.shift, *fit.errors(counts, effective))
-        layer = _calibration(fit.config, theta, self.source, fit.config.v_init, *found, signed=True)
-        return layer, effective, counts
-
-
-def _effective(theta: NDArray[np.float32], config: Config) -> NDArray[np.float32]:
-    """Return θe = τ·θ."""
-    return (theta * np.float32(config.threshold_ratio)).astype(np.float32)
+    def _fit_signed(self, fit: SignedFit) -> tuple[LayerCalibration, NDArray[np.float32], list[Response]]:
+        theta, effective, config, responses = fit.thresholds, fit.effective, fit.layer.config, fit.matched
+        error = layer_error(fit.layer, responses, effective, fit.shift, signed=True)
+        layer = _calibration(config, theta, self.source, config.v_init, fit.shift, error, signed=True)
+        return layer, effective, responses
 
 
 def _calibration(
@@ -360,9 +329,7 @@ def _calibration(
     source: str,
     v_init: float,
     shift: NDArray[np.float32] | None = None,
-    error: float | None = None,
-    mean_error: float | None = None,
-    firing_rate: float | None = None,
+    error: LayerError | None = None,
     *,
     signed: bool = False,
 ) -> LayerCalibration:
@@ -372,10 +339,11 @@ def _calibration(
         source,
         v_init,
         shift,
-        mean_error,
-        error,
-        firing_rate,
-        signed,
+        mean_error=error.mean if error else None,
+        error=error.squared if error else None,
+        firing_rate=error.firing_rate if error else None,
+        signed=signed,
+        parts=error.parts if error else None,
         max_burst=config.max_burst,
         threshold_ratio=config.threshold_ratio,
     )
@@ -402,6 +370,10 @@ def _chunk_size(graph: gs.Graph, wanted: int) -> int:
     """Return the samples per run: the network's own batch size where that is fixed."""
     first = (graph.inputs[0].shape or [None])[0]
     return first if isinstance(first, int) and first > 0 else wanted
+
+
+def _dense(values: Temporal) -> NDArray[np.float32]:
+    return values.decode() if isinstance(values, SpikeTrain) else values
 
 
 def _finite(values: Array, timesteps: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.graph import outer_inputs
+from snncc.neurons.compiled import compiled
+from snncc.neurons.response import spread
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.segments import Segment, Step
 from snncc.runtime.session import Array
@@ -28,9 +31,30 @@ class SpikeTrain:
     counts: NDArray[np.integer[Any]]
     theta: NDArray[np.float32]
 
-    def decode(self) -> NDArray[np.float32]:
-        """Return the graded spikes s = θe·n, float32 [T, N, ...]."""
-        return np.asarray(np.multiply(self.counts, self.theta, dtype=np.float32))
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[T, N, ...]."""
+        return self.counts.shape
+
+    def __getitem__(self, steps: slice) -> NDArray[np.float32]:
+        """Return the graded spikes at some timesteps."""
+        return SpikeTrain(self.counts[steps], self.theta).decode()
+
+    def decode(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the graded spikes s = θe·n, float32 [T, N, ...], in an array that is given or in a new one."""
+        graded = np.empty(self.counts.shape, np.float32) if out is None else out
+        shape = self.counts.shape[2:]
+        rows, size = self.counts.shape[0] * self.counts.shape[1], math.prod(shape)
+        _decode(self.counts.reshape(rows, size), spread(self.theta, shape), graded.reshape(rows, size))
+        return graded
+
+
+@compiled
+def _decode(counts: NDArray[np.integer[Any]], theta: NDArray[np.float32], graded: NDArray[np.float32]) -> None:
+    for row in range(len(counts)):
+        n, s = counts[row], graded[row]
+        for i in range(len(theta)):
+            s[i] = np.float32(n[i]) * theta[i]
 
 
 Temporal = SpikeTrain | NDArray[np.float32]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Union
+from typing import Protocol, Union
 
 import numpy as np
 import onnx
@@ -22,6 +22,21 @@ from snncc.graph import DOMAIN, is_missing, outer_inputs
 from snncc.ops import ENCODE
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.session import Array, Session
+
+_ROWS = 64
+"""Samples times timesteps that run together, or all samples of one timestep: what is in flight stays in the cache."""
+
+
+class OverTime(Protocol):
+    """An array, or something that makes its parts when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole."""
+
+    def __getitem__(self, steps: slice) -> Array:
+        """Return the values at some timesteps."""
+
 
 Exporter = gs.exporters.onnx_exporter.OnnxExporter
 
@@ -193,8 +208,10 @@ class SegmentRunner:
         """Run once, on plain tensors."""
         return self._session.run(feeds)
 
-    def run_over_time(self, feeds: Mapping[str, Array], temporal: set[str], timesteps: int) -> dict[str, Array]:
-        """Run at every timestep.
+    def run_over_time(
+        self, feeds: Mapping[str, OverTime | Array], temporal: set[str], timesteps: int
+    ) -> dict[str, Array]:
+        """Run at every timestep, at as many of them together as stay in the cache.
 
         Args:
             feeds: temporal tensors as [T, N, ...], the others as [N, ...].
@@ -206,31 +223,38 @@ class SegmentRunner:
         """
         if not self._foldable:
             steps = [
-                self._session.run({k: (v[t] if k in temporal else v) for k, v in feeds.items()})
+                self._session.run({k: v[t : t + 1][0] if k in temporal else np.asarray(v) for k, v in feeds.items()})
                 for t in range(timesteps)
             ]
             return {name: np.stack([s[name] for s in steps]) for name in steps[0]}
-        folded = {}
-        for name, value in feeds.items():
-            if name in temporal:
-                folded[name] = value.reshape(-1, *value.shape[2:])
-            elif name in self._batched:
-                folded[name] = np.tile(value, (timesteps,) + (1,) * (value.ndim - 1))
-            else:
-                folded[name] = value
-        result = self._run_folded(folded)
-        return {name: value.reshape(timesteps, -1, *value.shape[1:]) for name, value in result.items()}
+        samples = next((v.shape[1] if n in temporal else v.shape[0] for n, v in feeds.items() if n in self._batched), 1)
+        together = max(1, _ROWS // max(1, samples))
+        results = self._room(timesteps, samples)
+        parts: list[dict[str, Array]] = []
+        for start in range(0, timesteps, together):
+            block = slice(start, min(start + together, timesteps))
+            folded = {name: self._folded(name, value, name in temporal, block) for name, value in feeds.items()}
+            if results is None:
+                found = self._session.run(folded)
+                parts.append({k: v.reshape(block.stop - start, -1, *v.shape[1:]) for k, v in found.items()})
+                continue
+            self._session.run_into(folded, {k: v[block].reshape(-1, *v.shape[2:]) for k, v in results.items()})
+        return results if results is not None else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
-    def _run_folded(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        shapes = [shape for shape in self._shapes.values() if shape is not None]
-        if self._buffers is None or len(shapes) < len(self._shapes):
-            return self._session.run(feeds)
-        rows = next(len(value) for name, value in feeds.items() if name in self._batched)
-        results: dict[str, Array] = {
-            name: self._buffers.take((rows, *shape)) for name, shape in zip(self._shapes, shapes, strict=True)
-        }
-        self._session.run_into(feeds, results)
-        return results
+    def _folded(self, name: str, value: OverTime | Array, is_temporal: bool, block: slice) -> Array:
+        """Return a tensor at a block of timesteps, with time folded into its first axis."""
+        if is_temporal:
+            part = value[block]
+            return part.reshape(-1, *part.shape[2:])
+        whole = np.asarray(value)
+        return np.tile(whole, (block.stop - block.start,) + (1,) * (whole.ndim - 1)) if name in self._batched else whole
+
+    def _room(self, timesteps: int, samples: int) -> dict[str, Array] | None:
+        """Return arrays for the outputs over time [T, N, ...], if their sizes are known."""
+        if self._buffers is None or None in self._shapes.values():
+            return None
+        shapes = {name: (timesteps, samples, *(shape or ())) for name, shape in self._shapes.items()}
+        return {name: self._buffers.take(shape) for name, shape in shapes.items()}
 
 
 def _shape_of_sample(tensor: gs.Tensor, analysis: Analysis) -> tuple[int, ...] | None:

@@ -23,9 +23,9 @@ from snncc.errors import UsageError
 from snncc.graph import DOMAIN, constant, import_graph
 from snncc.network import SpikingNetwork
 from snncc.neurons.burst_if import simulate
-from snncc.neurons.signed_burst import aims as signed_aims
 from snncc.neurons.signed_burst import simulate as signed_simulate
-from snncc.passes.layer_fit import by_channel, from_channels
+from snncc.passes.frontier import SpikeTrain
+from snncc.passes.layer_sums import along
 from snncc.runtime.segments import submodel
 from snncc.runtime.session import Array, Session
 
@@ -98,49 +98,22 @@ class InContext:
     ) -> tuple[NDArray[np.integer[Any]], NDArray[np.float32]]:
         """Simulate one candidate; return counts [T, N, ...] and graded spikes [T*N, ...]."""
         site, timesteps = job.site, self._config.timesteps
-        axis = site.channel_axis if site.channels is not None else None
-        theta = job.neurons.theta[number]
-        if neuron.op != "BurstIF":
-            return self._signed_spikes(job, neuron, current, number)
-        # A part of the initial potential reaches the neuron as current; in the bias it stands for the uniform θe.
-        deferred = self._config.v_init - self._v_init[site.node]
-        uniform = np.asarray(constant(neuron.inputs[1]), np.float32).reshape(-1)
-        uniform = uniform * np.float32(neuron.attrs["threshold_ratio"])
-        shift = ((theta - uniform) * (deferred / timesteps)).astype(np.float32)
-        unfolded = current.reshape(timesteps, -1, *current.shape[1:])
-        counts = simulate(
-            by_channel(unfolded, axis, lead=1),
-            theta,
-            timesteps,
-            int(job.neurons.max_burst[number]),
-            self._v_init[site.node],
-            shift,
-        )
-        shaped = from_channels(counts, axis, unfolded.shape[1:])
-        along = [1] * unfolded.ndim
-        if axis is not None:
-            along[axis + 1] = len(theta)
-        graded = np.multiply(shaped, theta.reshape(along), dtype=np.float32)
-        return shaped, graded.reshape(current.shape)
-
-    def _signed_spikes(
-        self, job: LayerJob, neuron: gs.Node, current: Array, number: int
-    ) -> tuple[NDArray[np.integer[Any]], NDArray[np.float32]]:
-        """The same for a signed neuron, whose current was matched to the ANN's without regard to its threshold."""
-        site, timesteps = job.site, self._config.timesteps
-        axis = site.channel_axis if site.channels is not None else None
         theta, max_burst = job.neurons.theta[number], int(job.neurons.max_burst[number])
-        unfolded = by_channel(current.reshape(timesteps, -1, *current.shape[1:]), axis, lead=1)
-        upper = np.float32(neuron.attrs.get("upper", np.inf))
-        aims = signed_aims(unfolded, upper, means=site.activation.encodes)
-        counts = signed_simulate(aims, theta, max_burst, self._v_init[site.node])
-        shape = (len(current) // timesteps, *current.shape[1:])
-        shaped = from_channels(counts, axis, shape)
-        along = [1] * (current.ndim + 1)
-        if axis is not None:
-            along[axis + 1] = len(theta)
-        graded = np.multiply(shaped, theta.reshape(along), dtype=np.float32)
-        return np.abs(shaped), graded.reshape(current.shape)
+        axis = site.channel_axis if len(theta) > 1 else None
+        unit = along(theta, axis, current.ndim)
+        arriving, v_init = current.reshape(timesteps, -1, *current.shape[1:]), self._v_init[site.node]
+        if neuron.op == "BurstIF":
+            # A part of the initial potential reaches the neuron as current; in the bias it stands for the uniform θe.
+            deferred = self._config.v_init - v_init
+            uniform = np.asarray(constant(neuron.inputs[1]), np.float32).reshape(-1)
+            uniform = uniform * np.float32(neuron.attrs["threshold_ratio"])
+            shift = along((theta - uniform) * (deferred / timesteps), axis, current.ndim)
+            response = simulate(arriving, unit, timesteps, max_burst, v_init, shift)
+        else:  # the current of a signed neuron was matched to the ANN's without regard to its threshold
+            upper, means = float(neuron.attrs.get("upper", np.inf)), site.activation.encodes
+            response = signed_simulate(arriving, unit, timesteps, max_burst, v_init, upper=upper, means=means)
+        graded = SpikeTrain(response.counts, unit).decode().reshape(current.shape)
+        return np.abs(response.counts), graded
 
     def _session(
         self,

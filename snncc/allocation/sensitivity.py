@@ -30,7 +30,8 @@ from snncc.errors import UsageError
 from snncc.graph import is_missing, outer_inputs
 from snncc.neurons.threshold import UNEVENNESS, ChannelHistogram
 from snncc.passes.frontier import Entry, Frontier
-from snncc.passes.layer_fit import by_channel, thresholds
+from snncc.passes.layer_fit import thresholds
+from snncc.passes.layer_sums import by_channel
 from snncc.passes.signed_fit import two_sided_thresholds
 from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, submodel
 from snncc.runtime.session import Array, Session

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+from snncc.neurons.compiled import compiled
+from snncc.neurons.response import BLOCK, Response, flat, spread
 
-_BLOCK = 1 << 16  # elements of one timestep that are simulated together: few enough for the cache, many for one call
+Floats = NDArray[np.floating[Any]]
 
 
 def closed_form(x: Floats, theta: Floats, timesteps: int, max_burst: int, v_init: float) -> Floats:
@@ -64,76 +65,74 @@ def simulate(
     timesteps: int,
     max_burst: int,
     v_init: float,
-    shift: NDArray[np.float32] | None = None,
-) -> NDArray[np.uint8]:
-    """Count the spikes of a layer of neurons over all timesteps, a cache-sized block at a time.
+    shift: NDArray[np.floating[Any]] | None = None,
+    *,
+    keep: bool = True,
+) -> Response:
+    """Simulate a layer of neurons over all timesteps.
 
     Works in units of the threshold (w = v/θe), so the integer part of the membrane stays exact.
 
     Args:
-        current: float32 [T, N, C, M], or [1, N, C, M] for a current that is constant over time.
-        theta: effective threshold θe, float32 [C] or [1].
+        current: float32 [T, N, ...], or [1, N, ...] for a current that is constant over time.
+        theta: effective threshold θe, float32, broadcastable to one sample [...].
         timesteps: T.
         max_burst: ψ, at most 255.
         v_init: v0.
-        shift: float32 [C] or [1], added to the current (a bias correction that isn't folded yet).
+        shift: broadcastable to one sample, added to the current (a bias correction that isn't folded yet).
+        keep: return the counts; else only their sum.
 
     Returns:
-        Spike counts n, uint8 [T, N, C, M].
+        The response; counts are uint8.
     """
-    _, samples, channels, size = current.shape
-    counts = np.empty((timesteps, samples, channels, size), np.uint8)
-    rows = max(1, min(samples, _BLOCK // max(1, channels * size)))
-    # As large as a block: NumPy takes twice as long for a column that it has to broadcast.
-    unit = np.broadcast_to(theta.astype(np.float32), (channels,))
-    gain = _tile(np.float32(1.0) / unit, (rows, channels, size))
-    offset = None if shift is None else _tile(np.broadcast_to(shift, (channels,)) / unit, (rows, channels, size))
-    scaled, w = np.empty_like(gain), np.empty_like(gain)
-    for start in range(0, samples, rows):
-        block = slice(start, min(start + rows, samples))
-        part = slice(0, block.stop - start)  # the last block may be smaller
-        extra = None if offset is None else offset[part]
-        w.fill(v_init)
-        _simulate_block(current[:, block], gain[part], extra, counts[:, block], max_burst, scaled[part], w[part])
-    return counts
+    _, samples, *shape = current.shape
+    unit = spread(theta, tuple(shape))
+    offset = np.zeros_like(unit) if shift is None else spread(shift, tuple(shape)) / unit
+    values = flat(current, 2)
+    counts = np.empty((timesteps if keep else 1, *values.shape[1:]), np.uint8)
+    fired, arrived = np.empty(values.shape[1:], np.int32), np.empty(values.shape[1:], np.float32)
+    gain = np.float32(1) / unit
+    bounds = np.float32(v_init), np.float32(max_burst)
+    _simulate(values, gain, offset, *bounds, timesteps, counts, fired, arrived)
+    whole = (samples, *shape)
+    spikes = int(fired.sum(dtype=np.int64))
+    kept = counts.reshape(len(counts), *whole)[: None if keep else 0]
+    return Response(kept, fired.reshape(whole), arrived.reshape(whole), spikes)
 
 
-def _tile(values: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(np.broadcast_to(values[:, None], shape))
-
-
-def _simulate_block(
+@compiled
+def _simulate(
     current: NDArray[np.float32],
     gain: NDArray[np.float32],
-    offset: NDArray[np.float32] | None,
+    offset: NDArray[np.float32],
+    v_init: np.float32,
+    max_burst: np.float32,
+    timesteps: int,
     counts: NDArray[np.uint8],
-    max_burst: int,
-    x: NDArray[np.float32],
-    w: NDArray[np.float32],
+    fired: NDArray[np.int32],
+    arrived: NDArray[np.float32],
 ) -> None:
-    """Fill `counts` [T, N, C, M]; w [N, C, M] is the potential v/θe at the start, x [N, C, M] working space."""
-    lowest, highest = np.float32(0), np.float32(max_burst)
-    constant = len(current) == 1
-    if constant:
-        x = _scale(current[0], gain, offset, x)
-    fired = np.empty_like(w) if constant else x
-    for t in range(len(counts)):
-        if not constant:
-            _scale(current[t], gain, offset, x)
-        np.add(w, x, out=w)
-        np.floor(w, out=fired)
-        np.clip(fired, lowest, highest, out=fired)
-        np.subtract(w, fired, out=w)
-        np.copyto(counts[t], fired, casting="unsafe")
-
-
-def _scale(
-    current: NDArray[np.float32],
-    gain: NDArray[np.float32],
-    offset: NDArray[np.float32] | None,
-    out: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    np.multiply(current, gain, out=out)
-    if offset is not None:
-        np.add(out, offset, out=out)
-    return out
+    """Fill counts [T or 1, N, E], fired and arrived [N, E] from a current [T or 1, N, E]; gain and offset are [E]."""
+    w, spikes, total = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    _, samples, elements = counts.shape
+    steps, kept, none = len(current), len(counts), np.float32(0)
+    for n in range(samples):
+        for start in range(0, elements, BLOCK):
+            size = min(BLOCK, elements - start)
+            g, o = gain[start : start + size], offset[start : start + size]
+            for i in range(size):
+                w[i], spikes[i], total[i] = v_init, none, none
+            for t in range(timesteps):
+                x = current[min(t, steps - 1), n, start : start + size]
+                out = counts[min(t, kept - 1), n, start : start + size]
+                for i in range(size):
+                    total[i] += x[i]
+                    u = w[i] + (x[i] * g[i] + o[i])
+                    k = min(max(np.floor(u), none), max_burst)
+                    w[i] = u - k
+                    spikes[i] += k
+                    out[i] = np.uint8(k)
+            f, m = fired[n, start : start + size], arrived[n, start : start + size]
+            for i in range(size):
+                f[i] = np.int32(spikes[i])
+                m[i] = total[i] / np.float32(timesteps)

@@ -13,11 +13,13 @@ Here a[t] = t·f(m[t]) is called the aim. For ReLU it is relu(x[1] + ... + x[t])
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from snncc.neurons.compiled import compiled
+from snncc.neurons.response import BLOCK, Response, flat, spread
 
 Floats = NDArray[np.floating[Any]]
 
@@ -58,55 +60,94 @@ def step(aim: Floats, count: Floats, theta: Floats, max_burst: int, v_init: floa
     return fired, count + fired
 
 
-def aims(
-    values: NDArray[np.float32], upper: np.float32, *, means: bool, shift: NDArray[np.float32] | None = None
-) -> Iterator[NDArray[np.float32]]:
-    """Yield a[t] = t·f(m[t]) for t = 1..T.
-
-    Args:
-        values: what arrives, float32 [T, N, C, M].
-        upper: bound of a clipped activation, infinity where there is none; used with currents only.
-        means: `values` are the means m[t] of the value to encode; else they are currents, and f is ReLU or a clip at 0.
-        shift: float32 [C] or [1], added to the current at each timestep.
-    """
-    total = np.zeros(values.shape[1:], np.float32)
-    for t, value in enumerate(values, 1):
-        if means:
-            aim = value * np.float32(t)
-            yield np.where(np.isfinite(aim), aim, np.float32(0))  # as the node `Finite` has it
-            continue
-        total += value
-        if shift is not None:
-            total += shift[:, None]
-        yield np.clip(total, np.float32(0), upper * np.float32(t))
-
-
 def simulate(
-    aims: Iterable[NDArray[np.float32]], theta: NDArray[np.float32], max_burst: int, v_init: float
-) -> NDArray[np.integer[Any]]:
-    """Count the spikes of a layer over all timesteps.
+    values: NDArray[np.float32],
+    theta: NDArray[np.float32],
+    timesteps: int,
+    max_burst: int,
+    v_init: float,
+    *,
+    upper: float = float("inf"),
+    means: bool = False,
+    shift: NDArray[np.float32] | None = None,
+) -> Response:
+    """Simulate a layer of neurons over all timesteps.
 
     Args:
-        aims: a[t] for t = 1..T, float32 [N, C, M] each.
-        theta: effective threshold θe, float32 [C] or [1].
+        values: what arrives, float32 [T, N, ...], or [1, N, ...] if it is constant over time.
+        theta: effective threshold θe, float32, broadcastable to one sample [...].
+        timesteps: T.
         max_burst: ψ.
         v_init: v0.
+        upper: bound of a clipped activation, infinity where there is none; used with currents only.
+        means: `values` are the means m[t] of the value to encode (those that aren't finite count as 0, as the node
+            `Finite` has it); else they are currents, and f is ReLU or a clip at 0.
+        shift: broadcastable to one sample, added to the current at each timestep.
 
     Returns:
-        Spike counts n, [T, N, C, M]: int8, or int16 where ψ is over 127.
+        The response; counts are int8, or int16 where ψ is over 127. For means, `arrived` is the last one.
     """
-    column = theta.astype(np.float32).reshape(-1, 1)
+    _, samples, *shape = values.shape
+    unit = spread(theta, tuple(shape))
+    offset = np.zeros_like(unit) if shift is None else spread(shift, tuple(shape))
+    arriving = flat(values, 2)
     dtype = np.int8 if max_burst <= np.iinfo(np.int8).max else np.int16
-    counts: list[NDArray[np.integer[Any]]] = []
-    total: NDArray[np.float32] | None = None
-    for aim in aims:
-        target = aim / column
-        target += np.float32(v_init)
-        np.floor(target, out=target)
-        if total is None:
-            total = np.zeros_like(target)
-        target -= total
-        np.clip(target, -max_burst, max_burst, out=target)
-        total += target
-        counts.append(target.astype(dtype))
-    return np.stack(counts)
+    counts = np.empty((timesteps, *arriving.shape[1:]), dtype)
+    fired, arrived = np.empty(arriving.shape[1:], np.int32), np.empty(arriving.shape[1:], np.float32)
+    bounds = np.float32(upper), np.float32(v_init), np.float32(max_burst)
+    spikes = _simulate(arriving, means, offset, unit, *bounds, counts, fired, arrived)
+    whole = (samples, *shape)
+    return Response(counts.reshape(timesteps, *whole), fired.reshape(whole), arrived.reshape(whole), int(spikes))
+
+
+@compiled
+def _simulate(
+    values: NDArray[np.float32],
+    means: bool,
+    offset: NDArray[np.float32],
+    theta: NDArray[np.float32],
+    upper: np.float32,
+    v_init: np.float32,
+    max_burst: np.float32,
+    counts: NDArray[np.integer[Any]],
+    fired: NDArray[np.int32],
+    arrived: NDArray[np.float32],
+) -> np.int64:
+    """Fill counts [T, N, E], fired and arrived [N, E] from values [T or 1, N, E]; return the number of spikes."""
+    total, net, aims = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    emitted = np.empty(BLOCK, np.float32)
+    timesteps, samples, elements = counts.shape
+    steps, none, spikes = len(values), np.float32(0), np.int64(0)
+    for n in range(samples):
+        for start in range(0, elements, BLOCK):
+            size = min(BLOCK, elements - start)
+            unit, add = theta[start : start + size], offset[start : start + size]
+            m = arrived[n, start : start + size]
+            for i in range(size):
+                total[i], net[i], emitted[i], m[i] = none, none, none, none
+            for t in range(timesteps):
+                x, out = values[min(t, steps - 1), n, start : start + size], counts[t, n, start : start + size]
+                number = np.float32(t + 1)
+                if means:
+                    for i in range(size):
+                        aim = x[i] * number
+                        aims[i] = aim if abs(aim) < np.inf else none
+                        m[i] = x[i]
+                else:
+                    for i in range(size):
+                        total[i] = total[i] + x[i] + add[i]
+                        m[i] += x[i]
+                        aims[i] = min(max(total[i], none), upper * number)
+                for i in range(size):
+                    k = np.floor(aims[i] / unit[i] + v_init) - net[i]
+                    k = min(max(k, -max_burst), max_burst)
+                    net[i] += k
+                    emitted[i] += abs(k)
+                    out[i] = np.int16(k)
+            f = fired[n, start : start + size]
+            for i in range(size):
+                f[i] = np.int32(net[i])
+                spikes += np.int64(emitted[i])
+                if not means:
+                    m[i] /= np.float32(timesteps)
+    return spikes

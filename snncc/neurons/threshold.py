@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from snncc.neurons.compiled import compiled
+
 _MAX_LEVELS = 4096  # beyond this many steps the quantisation error is far below the histogram's resolution
 _TINY = 1e-30  # no activation of a trained network: a channel that has nothing larger is dead
 UNEVENNESS = 4.0
@@ -30,7 +32,6 @@ BEYOND = 1.5
 """The next value may be larger than all that were seen: the search counts one at this multiple of the largest,"""
 UNSEEN = 0.1
 """with this weight: a tenth of a value that was seen."""
-_LOOKUPS = 1 << 22  # look-ups at a time: bounds the memory of the search
 
 
 class ChannelHistogram:
@@ -54,25 +55,12 @@ class ChannelHistogram:
 
         A channel counts from its first chunk that holds a value above 1e-30 on.
         """
-        samples, channels, size = values.shape
-        self.seen += samples * size
-        self._make_room(values.max(axis=(0, 2), initial=0.0).astype(np.float64))
-        bins = self.counts.shape[1]
+        self.seen += values.shape[0] * values.shape[2]
+        top = np.zeros(len(self.counts))
+        _maximum(values, top)
+        self._make_room(top)
         inverse = np.divide(1.0, self.width, out=np.zeros_like(self.width), where=self.width > 0)
-        inverse = inverse.astype(np.float32)[:, None]
-        offset = np.arange(channels, dtype=np.int32)[:, None] * (bins + 1)
-        # Blocks that stay in the cache, but no smaller than the table that counts them.
-        rows = max(1, max(1 << 16, channels * bins) // max(1, channels * size))
-        found = np.zeros(channels * (bins + 1), np.int64)
-        for start in range(0, samples, rows):
-            # Rounding up, a value on an edge goes where it goes when bins are merged.
-            number = values[start : start + rows] * inverse
-            np.ceil(number, out=number)
-            np.clip(number, 0, bins, out=number)
-            index = number.astype(np.int32)
-            index += offset
-            found += np.bincount(index.ravel(), minlength=channels * (bins + 1))
-        self.counts += found.reshape(channels, bins + 1)[:, 1:]  # number 0: what isn't positive
+        _count(values, inverse.astype(np.float32), self.counts)
 
     def merge(self, other: ChannelHistogram) -> None:
         """Count what another histogram of the same size counts; that one is used up."""
@@ -115,7 +103,7 @@ class ChannelHistogram:
 
 @dataclass(frozen=True)
 class _Tails:
-    """Tail integrals of a piecewise uniform density, evaluated between bin edges exactly."""
+    """Tail integrals of a piecewise uniform density at the edges of its bins."""
 
     counts: NDArray[np.float64]  # [C, B]
     width: NDArray[np.float64]  # [C]
@@ -125,23 +113,18 @@ class _Tails:
     @classmethod
     def of(cls, histogram: ChannelHistogram) -> _Tails:
         counts, width = histogram.counts, histogram.width
-        centres = (np.arange(counts.shape[1]) + 0.5) * width[:, None]
-        pad = np.zeros((len(counts), 1))
-        above0 = np.concatenate([np.cumsum(counts[:, ::-1], axis=1)[:, ::-1], pad], axis=1)
-        above1 = np.concatenate([np.cumsum((counts * centres)[:, ::-1], axis=1)[:, ::-1], pad], axis=1)
+        above0, above1 = np.zeros((2, len(counts), counts.shape[1] + 1))
+        _add_up(counts, width, above0, above1)
         return cls(counts, width, above0, above1)
 
-    def at(self, z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return G0 and G1 at z >= 0, [C, K, L] each."""
-        bins = self.counts.shape[1]
-        position = np.minimum(z / self.width[:, None, None], bins)
-        k = np.minimum(position.astype(np.int64), bins - 1)
-        part = np.minimum(position - k, 1.0)
-        row = np.arange(len(self.counts))[:, None, None]
-        density = self.counts[row, k]
-        g0 = self.above0[row, k] - part * density
-        g1 = self.above1[row, k] - density * self.width[:, None, None] * (k * part + part * part / 2)
-        return g0, g1
+    def squared_error(
+        self, theta: NDArray[np.float64], timesteps: int, max_burst: int, v_init: float
+    ) -> NDArray[np.float64]:
+        """Return what `squared_error` does."""
+        errors = np.empty_like(theta)
+        unit, levels = theta / timesteps, timesteps * max_burst
+        _staircase_error(self.counts, self.width, self.above0, self.above1, unit, levels, float(v_init), errors)
+        return errors
 
 
 def squared_error(
@@ -159,16 +142,77 @@ def squared_error(
     Returns:
         float64 [C, K].
     """
-    tails = _Tails.of(histogram)
-    levels = np.arange(1, timesteps * max_burst + 1, dtype=np.float64)
-    chunk = max(1, _LOOKUPS // (len(theta) * len(levels)))
-    errors = np.empty_like(theta)
-    for start in range(0, theta.shape[1], chunk):
-        unit = theta[:, start : start + chunk, None] / timesteps
-        g0, g1 = tails.at(unit * (levels - v_init))
-        quadratic = (unit[..., 0] ** 2) * (g0 * (2 * levels - 1)).sum(axis=2)
-        errors[:, start : start + chunk] = quadratic - 2 * unit[..., 0] * g1.sum(axis=2)
-    return errors
+    return _Tails.of(histogram).squared_error(theta, timesteps, max_burst, v_init)
+
+
+@compiled
+def _add_up(
+    counts: NDArray[np.float64], width: NDArray[np.float64], above0: NDArray[np.float64], above1: NDArray[np.float64]
+) -> None:
+    """Fill the tail integrals [C, B+1] of counts [C, B]; what lies above the last edge is 0."""
+    channels, bins = counts.shape
+    for c in range(channels):
+        for k in range(bins - 1, -1, -1):
+            above0[c, k] = above0[c, k + 1] + counts[c, k]
+            above1[c, k] = above1[c, k + 1] + counts[c, k] * (k + 0.5) * width[c]
+
+
+@compiled
+def _maximum(values: NDArray[np.float32], top: NDArray[np.float64]) -> None:
+    """Raise top [C] to the largest of values [N, C, M]."""
+    for n in range(values.shape[0]):
+        for c in range(values.shape[1]):
+            largest = np.float32(top[c])
+            for i in range(values.shape[2]):
+                largest = max(largest, values[n, c, i])
+            top[c] = largest
+
+
+@compiled
+def _count(values: NDArray[np.float32], inverse: NDArray[np.float32], counts: NDArray[np.float64]) -> None:
+    """Add positive values [N, C, M] to counts [C, B]; inverse [C] is 1/width, 0 for a channel that counts nothing."""
+    samples, channels, size = values.shape
+    bins = counts.shape[1]
+    # Without a branch, and in turns in several tables: one after the other would wait for the last one's sum.
+    found = np.zeros((4, bins + 1), np.int64)
+    for c in range(channels):
+        found[:] = 0
+        for n in range(samples):
+            for i in range(size):
+                # Rounding up, a value on an edge goes where it goes when bins are merged; number 0 isn't positive.
+                number = np.ceil(values[n, c, i] * inverse[c])
+                number = number if number > 0 else np.float32(0)  # what isn't a number either
+                found[i & 3, np.int64(min(number, np.float32(bins)))] += 1
+        for k in range(bins):
+            counts[c, k] += found[0, k + 1] + found[1, k + 1] + found[2, k + 1] + found[3, k + 1]
+
+
+@compiled
+def _staircase_error(
+    counts: NDArray[np.float64],
+    width: NDArray[np.float64],
+    above0: NDArray[np.float64],
+    above1: NDArray[np.float64],
+    unit: NDArray[np.float64],
+    levels: int,
+    v_init: float,
+    errors: NDArray[np.float64],
+) -> None:
+    """Fill errors [C, K] for steps θ/T of unit [C, K]: see the module's docstring; the tails are those of `_Tails`."""
+    channels, candidates = unit.shape
+    bins = counts.shape[1]
+    for c in range(channels):
+        for k in range(candidates):
+            linear, quadratic = 0.0, 0.0
+            for j in range(1, levels + 1):
+                position = unit[c, k] * (j - v_init) / width[c]
+                if position >= bins:
+                    break  # nothing lies above
+                bin_ = int(position)
+                part, density = position - bin_, counts[c, bin_]
+                quadratic += (above0[c, bin_] - part * density) * (2 * j - 1)
+                linear += above1[c, bin_] - density * width[c] * (bin_ * part + part * part / 2)
+            errors[c, k] = unit[c, k] ** 2 * quadratic - 2 * unit[c, k] * linear
 
 
 def minimum_error_thresholds(
@@ -208,10 +252,11 @@ def minimum_error_thresholds(
         live.counts, live.width = histogram.counts[alive], histogram.width[alive]
         reach = np.minimum(BEYOND * top[alive], upper)
         weight = unevenness * (1.0 - 1.0 / timesteps) / 12.0
+        tails = _Tails.of(live)
 
         def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
             fixed = live.counts.sum(axis=1, keepdims=True) * np.square(candidate / timesteps)
-            seen = squared_error(live, candidate, timesteps, max_burst, v_init) + weight * fixed
+            seen = tails.squared_error(candidate, timesteps, max_burst, v_init) + weight * fixed
             return np.asarray(seen + unseen * _unseen_error(candidate * max_burst, reach))
 
         theta[alive] = _search(error, reach / max_burst, candidates)
@@ -253,11 +298,12 @@ def signed_thresholds(
     alive = top > 0
     if alive.any():
         reach = np.minimum(BEYOND * top[alive], upper)
-        sides = [(_part(h, alive), v) for h, v in ((positive, v_init), (negative, 1.0 - v_init))]
+        both = ((positive, v_init), (negative, 1.0 - v_init))
+        sides = [(_Tails.of(_part(h, alive)), v) for h, v in both if h.counts.any()]
 
         def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
-            errors = [squared_error(h, candidate, timesteps, max_burst, v) for h, v in sides]
-            return errors[0] + errors[1] + unseen * _unseen_error(candidate * max_burst, reach)
+            errors = [tails.squared_error(candidate, timesteps, max_burst, v) for tails, v in sides]
+            return np.asarray(sum(errors) + unseen * _unseen_error(candidate * max_burst, reach))
 
         theta[alive] = _search(error, reach / max_burst, candidates)
         theta[~alive] = np.median(theta[alive])

@@ -26,6 +26,7 @@ from snncc.passes import calibrate, chunk_pool
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Calibrate, generate_inputs
 from snncc.passes.frontier import Entry, Frontier, SpikeTrain
+from snncc.passes.layer import Layer
 from snncc.passes.layer_fit import LayerFit
 from snncc.passes.signed_fit import SignedFit
 from snncc.pipeline import Hook
@@ -263,7 +264,7 @@ def test_frontier_holds_no_more_than_what_is_still_read(monkeypatch: pytest.Monk
 def test_nothing_of_a_layer_outlives_the_calibration() -> None:
     network = compiled(NETWORKS["residual"].model(), timesteps=2)
     gc.collect()
-    kept = [o for o in gc.get_objects() if isinstance(o, LayerFit | SignedFit | Entry | SpikeTrain)]
+    kept = [o for o in gc.get_objects() if type(o) in (Layer, LayerFit, SignedFit, Entry, SpikeTrain)]
     assert kept == []
     assert len(network.record.layers) == 4
 

@@ -12,7 +12,7 @@ from snncc.context import Context, WeightCorrection
 from snncc.graph import constant, export_model, import_graph, infer_shapes
 from snncc.passes.calibrate import weighted_channel_axis
 from snncc.passes.correct_weights import CorrectWeights
-from snncc.passes.layer_fit import along
+from snncc.passes.layer_sums import along
 
 
 @pytest.mark.parametrize(

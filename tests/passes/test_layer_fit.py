@@ -9,8 +9,11 @@ from snncc.analysis import NeuronSite
 from snncc.config import Config
 from snncc.ops import Activation
 from snncc.passes.chunk_pool import ChunkPool
+from snncc.passes.error_parts import layer_error
 from snncc.passes.frontier import Entry
-from snncc.passes.layer_fit import LayerFit, along, match, scale, sums, total
+from snncc.passes.layer import Layer
+from snncc.passes.layer_fit import LayerFit, match
+from snncc.passes.layer_sums import along, scale, sums, total
 
 
 def chunks(sizes: tuple[int, ...], offset: float = 0.3) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -27,9 +30,8 @@ def joined(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.n
 
 @pytest.mark.parametrize("sizes", [(1,), (31, 32, 33), (500,), (64, 1, 100)])
 def test_sums_are_those_of_double_precision(sizes: tuple[int, ...]) -> None:
-    """To the rounding of the squares, which are taken in single precision; the sums are as exact as NumPy's."""
     pairs = chunks(sizes)
-    found = total([sums(ann, snn) for ann, snn in pairs])
+    found = total([sums(ann, snn[None], 1) for ann, snn in pairs])
     ann, snn = joined(pairs)
     assert found.count == sum(sizes) * 11
     for got, values in (
@@ -38,20 +40,20 @@ def test_sums_are_those_of_double_precision(sizes: tuple[int, ...]) -> None:
         (found.ann_squared, np.square(ann)),
         (found.snn_squared, np.square(snn)),
     ):
-        limit = 1e-7 * np.abs(values).sum(axis=(0, 2))
+        limit = 1e-12 * np.abs(values).sum(axis=(0, 2))
         assert (np.abs(got - values.sum(axis=(0, 2))) <= limit).all()
 
 
 def test_many_samples_do_not_drown_in_single_precision() -> None:
     """A running float32 sum of 0.1 would be off by 1e-3 here."""
     values = np.full((200_000, 1, 1), 0.1, np.float32)
-    assert sums(values, values).ann[0] == pytest.approx(200_000 * float(np.float32(0.1)), rel=1e-6)
+    assert sums(values, values[None], 1).ann[0] == pytest.approx(200_000 * float(np.float32(0.1)), rel=1e-6)
 
 
 @pytest.mark.parametrize("gain", [True, False])
 def test_matched_values_have_the_mean_and_the_deviation_of_the_ann(gain: bool) -> None:
     pairs = chunks((40, 23))
-    correction = match(total([sums(ann, snn) for ann, snn in pairs]), gain=gain)
+    correction = match(total([sums(ann, snn[None], 1) for ann, snn in pairs]), gain=gain)
     for _, snn in pairs:
         scale(snn[None], along(correction.gain, 1, 3), along(correction.shift, 1, 3))
     ann, snn = joined(pairs)
@@ -65,7 +67,7 @@ def test_a_channel_that_does_not_vary_keeps_its_factor() -> None:
     constant = np.full((8, 1, 5), 3.0, np.float32)
     moving = np.random.default_rng(0).normal(size=(8, 1, 5)).astype(np.float32)
     for ann, snn in ((constant, moving), (moving, constant), (constant, constant)):
-        assert match(sums(ann, snn), gain=True).gain.tolist() == [1.0]
+        assert match(sums(ann, snn[None], 1), gain=True).gain.tolist() == [1.0]
 
 
 def test_currents_that_miss_the_anns_mean_are_moved_there() -> None:
@@ -75,10 +77,13 @@ def test_currents_that_miss_the_anns_mean_are_moved_there() -> None:
     ann = [rng.normal(size=(n, 3, 11)).astype(np.float32) for n in (40, 9)]
     snn = [np.broadcast_to(a - 10, (8, *a.shape)) for a in ann]
     with ChunkPool(2) as pool:
-        layer = LayerFit(site, Entry([*ann], [*snn]), config, pool)
-        theta = layer.thresholds
-        shift, counts = layer.correct(theta)
-        error, mean_error, rate = layer.errors(counts, theta)
+        layer = Layer(site, Entry([*ann], [*snn]), config, pool)
+        fit = LayerFit(layer)
+        theta = fit.thresholds
+        shift, responses = fit.correct()
+        found = layer_error(layer, responses, theta, shift, signed=False)
+    error, mean_error, rate = found.squared, found.mean, found.firing_rate
+    counts = [response.counts for response in responses]
     np.testing.assert_allclose(shift, 10, atol=0.2)  # and what is left of the mean error, part of a threshold
     output = np.concatenate([c.mean(axis=0) for c in counts]) * theta[:, None]
     active = np.maximum(np.concatenate(ann), 0)

@@ -14,13 +14,12 @@ import onnx
 import onnx.parser
 import onnx.reference
 import onnxruntime as ort
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snncc.neurons import burst_if
 from snncc.neurons.burst_if import closed_form, simulate, step
 from snncc.neurons.functions import functions
+from snncc.neurons.response import BLOCK
 
 
 @dataclass(frozen=True)
@@ -123,9 +122,15 @@ def check_all_forms(case: Case) -> None:
     expected = stepped(case, case.x)
     assert expected.min() >= 0
     assert expected.max() <= case.max_burst
-    simulated = simulate(case.x, case.effective, case.timesteps, case.max_burst, case.v_init)
-    assert simulated.dtype == np.uint8
-    np.testing.assert_array_equal(simulated, expected)
+    simulated = simulate(case.x, case.column[0], case.timesteps, case.max_burst, case.v_init)
+    assert simulated.counts.dtype == np.uint8
+    np.testing.assert_array_equal(simulated.counts, expected)
+    np.testing.assert_array_equal(simulated.fired, expected.sum(axis=0))
+    np.testing.assert_allclose(simulated.arrived, case.x.mean(axis=0), rtol=1e-6, atol=1e-6 * np.abs(case.x).max())
+    assert simulated.spikes == expected.sum()
+    fewer = simulate(case.x, case.column[0], case.timesteps, case.max_burst, case.v_init, keep=False)
+    assert fewer.counts.shape == (0, *expected.shape[1:])
+    np.testing.assert_array_equal(fewer.fired, simulated.fired)
     folded = case.x.reshape(-1, *case.x.shape[2:])
     model = artifact(case, scan=False)
     np.testing.assert_array_equal(counts_of(case, in_onnxruntime(case, model, folded)), expected)
@@ -166,8 +171,8 @@ def test_mean_output_for_a_constant_current_is_the_closed_form(case: Case) -> No
     expected = closed_form(case.x[0], case.column, case.timesteps, case.max_burst, case.v_init)
     mean = stepped(case, case.x).mean(axis=0) * case.column
     np.testing.assert_allclose(mean, expected, rtol=1e-6, atol=1e-7 * case.effective.max())
-    once = simulate(case.x[:1], case.effective, case.timesteps, case.max_burst, case.v_init)
-    np.testing.assert_array_equal(once, stepped(case, case.x))
+    once = simulate(case.x[:1], case.column[0], case.timesteps, case.max_burst, case.v_init)
+    np.testing.assert_array_equal(once.counts, stepped(case, case.x))
 
 
 @settings(max_examples=60)
@@ -179,29 +184,44 @@ def test_closed_form_is_exact_at_ties(case: Case) -> None:
 
 
 @settings(max_examples=60)
-@given(cases(), st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from([1, 2, 5, 1 << 15]))
-def test_simulation_does_not_depend_on_blocks_and_adds_the_shift(
-    case: Case, seed: int, constant: bool, block: int
-) -> None:
+@given(cases(), st.integers(0, 2**32 - 1), st.booleans())
+def test_simulation_adds_the_shift(case: Case, seed: int, constant: bool) -> None:
     rng = np.random.default_rng(seed)
     current = case.x[:1] if constant else case.x
     units = rng.integers(-8, 9, rng.choice([1, case.x.shape[2]])) / 8
-    shift = (units * case.effective).astype(np.float32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(burst_if, "_BLOCK", block)
-        counts = simulate(current, case.effective, case.timesteps, case.max_burst, case.v_init, shift)
-    everywhere = np.broadcast_to(current, case.x.shape) + shift.reshape(1, -1, 1)
-    np.testing.assert_array_equal(counts, stepped(case, everywhere.astype(np.float32)))
+    shift = (units * case.effective).astype(np.float32).reshape(-1, 1)
+    found = simulate(current, case.column[0], case.timesteps, case.max_burst, case.v_init, shift)
+    everywhere = np.broadcast_to(current, case.x.shape) + shift
+    np.testing.assert_array_equal(found.counts, stepped(case, everywhere.astype(np.float32)))
 
 
 def test_a_burst_is_bounded_and_what_is_left_stays_in_the_membrane() -> None:
     """By hand: θe = 1, ψ = 2, v0 = 0.5; nothing is lost when more arrives than a burst can carry."""
     theta = np.ones(1, np.float32)
     current = np.array([5.0, 0.0, -1.0, 0.0, 0.4], np.float32).reshape(5, 1, 1, 1)
-    counts = simulate(current, theta, 5, 2, 0.5)
+    counts = simulate(current, theta, 5, 2, 0.5).counts
     assert counts.reshape(-1).tolist() == [2, 2, 0, 0, 0]  # membrane: 3.5, 1.5, 0.5, 0.5, 0.9
 
 
 def test_largest_burst_fits_the_counts() -> None:
     current = np.full((3, 1, 1, 1), 1000.0, np.float32)
-    assert simulate(current, np.ones(1, np.float32), 3, 255, 0.0).reshape(-1).tolist() == [255, 255, 255]
+    assert simulate(current, np.ones(1, np.float32), 3, 255, 0.0).counts.reshape(-1).tolist() == [255, 255, 255]
+
+
+def test_blocks_of_elements_are_simulated_alike() -> None:
+    """More elements than one block, not a multiple of it: each on its own gives the same."""
+    rng = np.random.default_rng(3)
+    size = 2 * BLOCK + 5
+    current = rng.normal(0.4, 1.0, (4, 2, size)).astype(np.float32)
+    theta, shift = rng.uniform(0.3, 1, size).astype(np.float32), rng.normal(0, 0.1, size).astype(np.float32)
+    found = simulate(current, theta, 4, 3, 0.5, shift)
+    for start in (0, BLOCK - 1, BLOCK, size - 1):
+        part = slice(start, start + 1)
+        alone = simulate(current[:, :, part], theta[part], 4, 3, 0.5, shift[part])
+        np.testing.assert_array_equal(found.counts[:, :, part], alone.counts)
+        np.testing.assert_array_equal(found.arrived[:, part], alone.arrived)
+
+
+def test_no_samples_are_no_spikes() -> None:
+    found = simulate(np.empty((3, 0, 4), np.float32), np.ones(4, np.float32), 3, 2, 0.5)
+    assert (found.counts.shape, found.fired.shape, found.spikes) == ((3, 0, 4), (0, 4), 0)

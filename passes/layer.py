@@ -1,0 +1,98 @@
+"""One layer of neurons with what reaches it in ANN and SNN: what its calibration measures before θ is known."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snncc.analysis import Form, NeuronSite
+from snncc.config import Config
+from snncc.neurons.response import Response
+from snncc.neurons.threshold import ChannelHistogram
+from snncc.passes.chunk_pool import ChunkPool
+from snncc.passes.frontier import Entry
+from snncc.passes.layer_sums import Sums, along, by_channel, per_channel, squared_error, sums, total
+from snncc.runtime.session import Array
+
+
+class Layer:
+    """One layer of neurons and the samples that it is calibrated on.
+
+    Attributes:
+        site: the layer.
+        entry: what it reads; the SNN's values in the form that the site works on.
+        config: the options.
+        pool: what works on the chunks.
+        axis: axis of the channels, None if all values are one channel.
+        channels: their number.
+        target: what the neurons' mean output should be, the ANN's activation per chunk, float32 [N, ...].
+        size: values of each channel, over all samples.
+    """
+
+    def __init__(self, site: NeuronSite, entry: Entry, config: Config, pool: ChunkPool) -> None:
+        self.site, self.entry, self.config, self.pool = site, entry, config, pool
+        self.axis = site.channel_axis if site.channels is not None else None
+        self.channels = 1 if self.axis is None else entry.ann[0].shape[self.axis]
+        self.target: list[NDArray[np.float32]] = pool.each(lambda i: self._activated(entry.ann[i]))
+        self.size = sum(a.size for a in self.target) // self.channels
+
+    def _activated(self, value: Array) -> NDArray[np.float32]:
+        if self.site.activation.encodes:
+            return np.asarray(value)
+        return np.clip(value, np.float32(0), np.float32(self.site.activation.upper))
+
+    def along(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return a value per channel, [C] or [1], in a shape that broadcasts to [N, ...]."""
+        return along(values, self.axis if len(values) > 1 else None, self.target[0].ndim)
+
+    def per_channel(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Add up values for each element of a sample, [..., E], per channel: [..., C]."""
+        return per_channel(values, self.axis, self.target[0].shape[1:])
+
+    def values(self, chunk: int) -> NDArray[np.float32]:
+        """Return what arrives in the SNN, [T, N, ...] or, if it is static, [1, N, ...]."""
+        return self.entry.ann[chunk][None] if self.entry.snn is None else self.entry.temporal(chunk)
+
+    @functools.cached_property
+    def positive(self) -> ChannelHistogram:
+        """Histogram of the target's values above zero."""
+        return self._histogram(1)
+
+    @functools.cached_property
+    def negative(self) -> ChannelHistogram:
+        """Histogram of the target's values below zero, with their sign changed."""
+        return self._histogram(-1)
+
+    def _histogram(self, sign: int) -> ChannelHistogram:
+        def of_chunk(chunk: int) -> ChannelHistogram:
+            histogram = ChannelHistogram(self.channels)
+            if sign > 0 or self.site.activation.encodes:
+                values = by_channel(self.target[chunk], self.axis)
+                histogram.add(values if sign > 0 else -values)
+            return histogram
+
+        first, *others = self.pool.each(of_chunk)
+        for histogram in others:
+            first.merge(histogram)
+        return first
+
+    @functools.cached_property
+    def missing(self) -> NDArray[np.float64]:
+        """What the SNN's mean value lacks to the ANN's, float64 [C]; 0 where it is known to be the same."""
+        if self.entry.snn is None or self.entry.matched:
+            return np.zeros(self.channels)
+        found = total(self.pool.each(self._sums))
+        return (found.ann - found.snn) / self.size
+
+    def _sums(self, chunk: int) -> Sums:
+        ann, snn = self.entry.ann[chunk], self.entry.temporal(chunk)
+        return sums(ann, snn, self.axis, last=self.site.form is Form.MEAN)
+
+    def squared_error(self, responses: list[Response], theta: NDArray[np.float32]) -> float:
+        """Return the squared error of the mean output at an effective threshold θe, [C] or [1], over all samples."""
+        unit = (self.along(theta) / np.float32(self.config.timesteps)).astype(np.float32)
+        errors: list[float] = self.pool.each(lambda i: squared_error(responses[i].fired, self.target[i], unit))
+        return sum(errors)
