@@ -18,6 +18,7 @@ from snncc.neurons.response import Response
 from snncc.neurons.signed_burst import simulate
 from snncc.neurons.threshold import ChannelHistogram, signed_thresholds
 from snncc.passes.layer import Layer
+from snncc.passes.pattern_thresholds import pattern_thresholds
 from snncc.passes.range_thresholds import range_thresholds
 
 BETTER = 0.9
@@ -37,6 +38,9 @@ def two_sided_thresholds(
     """
     if not config.per_channel:
         positive, negative = positive.pooled(), negative.pooled()
+    known = pattern_thresholds(site, config, len(positive.counts), signed=True)
+    if known is not None:
+        return known
     c, upper = config, site.activation.upper / config.threshold_ratio
     if c.threshold_method == "mse":
         return signed_thresholds(positive, negative, c.timesteps, c.max_burst, c.v_init, upper=upper)
