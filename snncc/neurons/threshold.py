@@ -28,10 +28,14 @@ _MAX_LEVELS = 4096  # beyond this many steps the quantisation error is far below
 _TINY = 1e-30  # no activation of a trained network: a channel that has nothing larger is dead
 UNEVENNESS = 4.0
 """Error by uneven arrival, as a multiple of the rounding error, for many timesteps; there is none at T = 1."""
-BEYOND = 1.5
+BEYOND = 2.0
 """The next value may be larger than all that were seen: the search counts one at this multiple of the largest,"""
 UNSEEN = 0.1
 """with this weight: a tenth of a value that was seen."""
+FEW = 32
+"""Fewer values say little of how large the next may be: such a channel is taken to be like the median one,"""
+FURTHEST = 10.0
+"""unless that is larger by more than this: its own scale counts too."""
 
 
 class ChannelHistogram:
@@ -250,7 +254,7 @@ def minimum_error_thresholds(
     if alive.any():
         live = ChannelHistogram(int(alive.sum()), histogram.counts.shape[1])
         live.counts, live.width = histogram.counts[alive], histogram.width[alive]
-        reach = np.minimum(BEYOND * top[alive], upper)
+        reach = np.minimum(_next_value(top[alive], live.counts.sum(axis=1)), upper)
         weight = unevenness * (1.0 - 1.0 / timesteps) / 12.0
         tails = _Tails.of(live)
 
@@ -297,7 +301,8 @@ def signed_thresholds(
     theta = np.ones(len(top))
     alive = top > 0
     if alive.any():
-        reach = np.minimum(BEYOND * top[alive], upper)
+        count = positive.counts.sum(axis=1) + negative.counts.sum(axis=1)
+        reach = np.minimum(_next_value(top[alive], count[alive]), upper)
         both = ((positive, v_init), (negative, 1.0 - v_init))
         sides = [(_Tails.of(_part(h, alive)), v) for h, v in both if h.counts.any()]
 
@@ -308,6 +313,12 @@ def signed_thresholds(
         theta[alive] = _search(error, reach / max_burst, candidates)
         theta[~alive] = np.median(theta[alive])
     return np.minimum(theta, upper / max_burst).astype(np.float32)
+
+
+def _next_value(top: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how large the next value may be, [C], after `count` [C] values that aren't zero, the largest `top` [C]."""
+    known = np.where(count < FEW, np.clip(np.median(top), top, FURTHEST * top), top)
+    return np.asarray(BEYOND * known)
 
 
 def _unseen_error(covered: NDArray[np.float64], reach: NDArray[np.float64]) -> NDArray[np.float64]:
