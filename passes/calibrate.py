@@ -82,7 +82,9 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
     moments = propagate_moments(graph, ctx.batchnorm)
     for site in sites:
         config = ctx.layer_config(site.node)
-        signed = config.neuron == "signed"
+        # A burst neuron is as good only where it has as many levels as the activation, and nothing arrives unevenly.
+        exact = site.quantised is not None and config.timesteps * config.max_burst == site.quantised.levels
+        signed = config.neuron == "signed" or (config.neuron == "auto" and not (exact and site.static_input))
         theta = pattern_thresholds(site, config, 1, signed=signed)
         if theta is not None:
             ctx.layers[site.node] = _calibration(config, theta, "pattern", config.v_init, signed=signed)
