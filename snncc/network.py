@@ -36,6 +36,8 @@ Source = str | os.PathLike[str] | onnx.ModelProto
 """A model: the path of an ONNX file, `zoo:NAME`, or a model in memory."""
 
 BACKENDS = ("ort", "numpy")
+_ROWS = 512
+"""Most samples times timesteps that run together."""
 
 
 class SpikingNetwork:
@@ -72,7 +74,7 @@ class SpikingNetwork:
         inputs: Any,
         *,
         backend: str = "ort",
-        batch_size: int = 32,
+        batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Run the network.
@@ -80,7 +82,7 @@ class SpikingNetwork:
         Args:
             inputs: an array for a network with one input, a mapping from input names to arrays, or a `Dataset`.
             backend: "ort" for ONNX Runtime, "numpy" for the reference simulator.
-            batch_size: samples at a time, where the network's own batch is open.
+            batch_size: samples at a time, where the network's own batch is open; None for `run_size`.
             progress: told about finished batches.
 
         Returns:
@@ -93,6 +95,7 @@ class SpikingNetwork:
         if backend not in BACKENDS:
             raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
         data = inputs if isinstance(inputs, Dataset) else load_data(inputs, self.inputs)
+        batch_size = run_size(self.record.timesteps) if batch_size is None else batch_size
         parts: list[dict[str, NDArray[Any]]] = []
         if backend == "numpy":
             simulator = ReferenceSimulator(self.network, self.record.timesteps)
@@ -132,6 +135,11 @@ def _join(parts: list[NDArray[Any]], *, traced: bool) -> NDArray[Any]:
     if parts[0].ndim == 0:
         return np.stack(parts)
     return np.concatenate(parts, axis=1 if traced else 0)
+
+
+def run_size(timesteps: int) -> int:
+    """Return how many samples to run at a time: 32, or fewer for many timesteps, all of which are in memory at once."""
+    return max(1, min(32, _ROWS // timesteps))
 
 
 def in_batches(data: Dataset, size: int, progress: Progress | None = None) -> Any:
