@@ -30,8 +30,8 @@ UNEVENNESS = 4.0
 """Error by uneven arrival, as a multiple of the rounding error, for many timesteps; there is none at T = 1."""
 BEYOND = 2.0
 """The next value may be larger than all that were seen: the search counts one at this multiple of the largest,"""
-UNSEEN = 0.025
-"""with this weight: a fortieth of a value that was seen."""
+UNSEEN = 0.05
+"""with this weight: a twentieth of a value that was seen."""
 FEW = 32
 """Fewer values say little of how large the next may be: such a channel is taken to be like the median one,"""
 FURTHEST = 10.0
