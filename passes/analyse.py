@@ -42,6 +42,7 @@ from snncc.ops import (
 )
 from snncc.passes.base import Pass
 from snncc.passes.lower_scan import lowering_obstacles
+from snncc.passes.sample_size import count_one_sample
 
 _NEURON_ROLES = (Role.ACTIVATION, Role.NEURON)
 
@@ -53,6 +54,7 @@ class Analyse(Pass):
     def run(self, graph: gs.Graph, ctx: Context) -> bool:
         """Analyse the graph, whose shapes have been inferred."""
         ctx.analysis = analyse(graph, ctx.quantised)
+        count_one_sample(graph, ctx.analysis)
         return False
 
 

@@ -26,6 +26,7 @@ from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Progress
+from snncc.passes.sample_size import count_one_sample
 from snncc.passes.upgrade_opset import upgrade_opset
 from snncc.pipeline import ANALYSE, Hook, convert
 from snncc.runtime.executor import InstrumentedExecutor, OrtExecutor
@@ -321,7 +322,9 @@ def _account(graph: gs.Graph, ctx: Context) -> dict[str, Any]:
     """Return the account of an analysed network, open sizes taken from the calibration data."""
     analysis = ctx.analysis
     if ctx.calibration is not None and any(layer.macs is None for layer in analysis.layers):
-        analysis = analyse(sized_graph(import_graph(export_model(graph)), ctx.calibration))
+        sized = sized_graph(import_graph(export_model(graph)), ctx.calibration)
+        analysis = analyse(sized)
+        count_one_sample(sized, analysis)
     return network_summary(analysis)
 
 
