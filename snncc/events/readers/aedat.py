@@ -78,9 +78,9 @@ def _read_2(path: Path, header: list[str], start: int) -> Columns:
     if size % 8:
         raise truncated(path, f"{size:,} bytes after the header are no whole number of 8-byte events")
     check_count(size // 8, path)
-    words = np.fromfile(path, ">i4", offset=start).reshape(-1, 2)
-    address = words[:, 0].astype(np.int64) & 0xFFFFFFFF
-    t = unwrap(words[:, 1].astype(np.int64), 32)
+    words = np.fromfile(path, ">u4", offset=start).reshape(-1, 2)
+    address = words[:, 0].astype(np.uint32)
+    t = unwrap(words[:, 1].view(">i4").astype(np.int64), 32)
     chip = next((line.split(":", 1)[1].strip() for line in header if re.match(r"#\s*AEChip\s*:", line)), None)
     width, height = _chip_size(chip, path)
     if (width, height) == (128, 128):

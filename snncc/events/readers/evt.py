@@ -33,13 +33,13 @@ class Evt2Decoder:
     def decode(self, words: NDArray[Any]) -> Piece:
         """Decode the words that follow those decoded before."""
         kind = words >> 28
-        high = _hold(words & 0x0FFFFFFF, kind == 8, self._high)
+        high = _hold((words & 0x0FFFFFFF).astype(np.int32), kind == 8, self._high)
         # What comes before the first time has none.
         chosen = np.flatnonzero((kind <= 1) & (high != _UNKNOWN))
         if len(high):
             self._high = int(high[-1])
         event = words[chosen]
-        t = high[chosen] << 6 | (event >> 22 & 0x3F)
+        t = high[chosen].astype(np.int64) << 6 | (event >> 22 & 0x3F)
         x, y = (event >> 11 & 0x7FF).astype(np.uint16), (event & 0x7FF).astype(np.uint16)
         return x, y, t, kind[chosen] == 1
 
@@ -66,17 +66,17 @@ class Evt3Decoder:
         """Decode the words that follow those decoded before."""
         if not len(words):
             return self._columns(*(np.zeros(0, np.int64),) * 4)
-        kind, value = words >> 12, (words & 0xFFF).astype(np.int32)
+        kind, value = (words >> 12).astype(np.uint8), (words & 0xFFF).astype(np.int32)
         y = _hold(value & 0x7FF, kind == 0, self._y)
         t = self._times(kind, value)
-        base, base_on = self._bases(kind, value)
         self._y = int(y[-1])
         known = (y != _UNKNOWN) & (t >= 0)
         single, vector = kind == 2, (kind == 4) | (kind == 5)
+        if not (vector | (kind == 3)).any():
+            chosen = np.flatnonzero(known & single)
+            return self._columns(value[chosen] & 0x7FF, y[chosen], t[chosen], value[chosen] >> 11)
+        base, base_on = self._bases(kind, value)
         chosen = np.flatnonzero(known & (single | (vector & (base != _UNKNOWN))))
-        if not vector[chosen].any():
-            payload = value[chosen]
-            return self._columns(payload & 0x7FF, y[chosen], t[chosen], payload >> 11)
         is_single = single[chosen]
         masks = np.where(is_single, 1, np.where(kind[chosen] == 5, value[chosen] & 0xFF, value[chosen]))
         first = np.where(is_single, value[chosen] & 0x7FF, base[chosen])
@@ -90,16 +90,16 @@ class Evt3Decoder:
         # Vectors of a damaged file may reach far beyond the sensor: kept there, so that the check finds them.
         return np.minimum(x, 0xFFFF).astype(np.uint16), y.astype(np.uint16), t.astype(np.int64), on.astype(np.bool_)
 
-    def _times(self, kind: NDArray[Any], value: NDArray[Any]) -> NDArray[np.int64]:
+    def _times(self, kind: NDArray[Any], value: NDArray[Any]) -> NDArray[np.int32]:
         """Return the time of every word; negative before the first high bits."""
         high = _hold(value, kind == 8, self._high)
-        before = np.concatenate([[self._high], high[:-1]])
-        renewed = high != before
+        renewed = np.diff(high, prepend=np.int32(self._high)) != 0
         low = _hold(np.where(kind == 6, value, 0), (kind == 6) | renewed, max(self._low, 0))
         self._high, self._low = int(high[-1]), int(low[-1])
-        return np.where(high < 0, _UNKNOWN, high << 12 | low)
+        times: NDArray[np.int32] = high << 12 | low  # negative where the high bits are
+        return times
 
-    def _bases(self, kind: NDArray[Any], value: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _bases(self, kind: NDArray[Any], value: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the x at which a vector would begin at every word, and its polarity."""
         sets = kind == 3
         base_on = _hold(value >> 11, sets, self._base_on)
@@ -112,7 +112,8 @@ class Evt3Decoder:
         return np.where(known, after - moved, _UNKNOWN), base_on
 
 
-def _hold(values: NDArray[Any], sets: NDArray[np.bool_], initial: int) -> NDArray[np.int64]:
+def _hold(values: NDArray[Any], sets: NDArray[np.bool_], initial: int) -> NDArray[Any]:
     """Return at each place the value of the last place that sets one, `initial` before the first."""
-    last = np.maximum.accumulate(np.where(sets, np.arange(len(sets)), -1))
-    return np.where(last < 0, initial, values[last].astype(np.int64))
+    places = np.flatnonzero(sets)
+    lengths = np.diff(places, prepend=0, append=len(sets))
+    return np.repeat(np.concatenate([np.array([initial], values.dtype), values[places]]), lengths)

@@ -19,7 +19,7 @@ MAX_HEADER_BYTES = 1 << 16
 CD_TYPES = (0x00, 0x0C)
 """Event2d and EventCD."""
 DAT_EVENT_BYTES = 8
-_CHUNK_WORDS = 1 << 20
+_CHUNK_WORDS = 1 << 18
 
 
 def read_dat(path: Path) -> Columns:
