@@ -18,6 +18,9 @@ MAX_EVENTS = 1 << 29
 MAX_EVENTS_PER_BYTE = 64
 """Most events per byte of a compressed file. EVT 3.0 packs up to 6; more than 64 is a decompression bomb."""
 
+HARMLESS_BYTES = 1 << 16
+"""A compressed file counts as this large at least: four million events do no harm."""
+
 _EXACT = 2**53
 
 
@@ -55,7 +58,7 @@ def check_count(count: int, path: Path, compressed: bool = False) -> None:
             f"{path} holds {count:,} events, more than the {MAX_EVENTS:,} that are read at once; cut the recording"
         )
     size = path.stat().st_size
-    if compressed and count > MAX_EVENTS_PER_BYTE * max(size, 1024):
+    if compressed and count > MAX_EVENTS_PER_BYTE * max(size, HARMLESS_BYTES):
         raise DataError(
             f"{path} declares {count:,} events in {size:,} bytes, which no recording compresses to (it may be made to "
             "exhaust memory); store it again from its source"

@@ -131,7 +131,7 @@ def _unpacker(compression: int, path: Path) -> Unpack:
             )
         import zstandard
 
-        reader = zstandard.ZstdDecompressor(max_window_size=MAX_PACKET_BYTES)
+        reader = zstandard.ZstdDecompressor()
         return checked(lambda packet: reader.stream_reader(packet).read(MAX_PACKET_BYTES + 1), zstandard.ZstdError)
     except ImportError as error:
         raise need(kind, path, "an AEDAT 4 file compressed with it") from error
