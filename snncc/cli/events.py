@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snncc.cli.files import check_output, replacing, save_npz
-from snncc.cli.options import SETTINGS, common_options, json_option, limit_option, pass_terminal
+from snncc.cli.options import SETTINGS, common_options, json_option, pass_terminal
 from snncc.cli.terminal import Terminal
 from snncc.errors import DataError, UsageError
 
@@ -106,7 +106,7 @@ class _Task:
 @click.option("--tau", type=Duration(), default="30ms", show_default=True, help="Time constant of time surfaces.")
 @click.option("--sort", is_flag=True, help="Bring events whose times run backwards into order.")
 @click.option("--strict", is_flag=True, help="Folders: stop at the first recording that can't be used.")
-@limit_option
+@click.option("--limit", type=int, metavar="N", help="Folders: use N recordings, the first of every class in turn.")
 @json_option
 @common_options
 @pass_terminal

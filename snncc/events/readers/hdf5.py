@@ -17,7 +17,7 @@ from snncc.events.columns import Columns, check_count, microseconds, need, pixel
 from snncc.graph import first_line
 
 NAMES = ("x", "y", "t", "p")
-MAGIC = b"\x89HDF\r\n\x1a\n"
+_FAR = 1 << 61
 
 
 def read_hdf5(path: Path) -> Columns:
@@ -64,15 +64,23 @@ def _read(file: Any, path: Path) -> Columns:
     columns = _columns({name: group[name] for name in NAMES}, path, where)
     t = microseconds(columns["t"], f"{where}t")
     if "t_offset" in _own(file, path):
-        offset = microseconds(np.atleast_1d(np.asarray(file["t_offset"][()])), f"{path}: t_offset")
-        if len(offset) != 1 or abs(int(offset[0])) > 1 << 61 or (len(t) and int(np.abs(t).max()) > 1 << 61):
-            raise DataError(f"{path}: t and t_offset overflow 64 bits, or t_offset is no single number; it is damaged")
-        t = t + offset[0]
+        t = t + _offset(file["t_offset"], t, path)
     size = None
     if {"width", "height"} <= set(group.attrs):
         size = sensor_size(group.attrs["width"], group.attrs["height"], str(path))
     x, y = pixel_axis(columns["x"], f"{where}x"), pixel_axis(columns["y"], f"{where}y")
     return Columns(x, y, t, polarity(columns["p"], f"{where}p"), "HDF5", size)
+
+
+def _offset(dataset: Any, t: NDArray[np.int64], path: Path) -> int:
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape not in ((), (1,)) or dataset.external:
+        raise DataError(f"{path}: t_offset must be a single number, in microseconds; store it so")
+    offset = int(microseconds(np.asarray(dataset[()]).reshape(1), f"{path}: t_offset")[0])
+    if abs(offset) > _FAR or (len(t) and int(np.abs(t).max()) > _FAR):
+        raise DataError(f"{path}: t and t_offset overflow 64 bits; the file is damaged")
+    return offset
 
 
 def _own(group: Any, path: Path) -> Any:

@@ -17,6 +17,7 @@ from event_files import (
     evt2,
     evt3,
     evt3_words,
+    random_events,
     raw_header,
     write,
 )
@@ -41,6 +42,10 @@ def test_sorting_is_stable_and_asked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"runs backwards at event 2, from 130 to 5 µs \(2 such place"):
         read(path)
     assert as_tuples(read(path, sort=True)) == sorted(SHUFFLED, key=lambda event: event[0])
+    # Enough events at few times that a sort that isn't stable would change their order.
+    many = [(t % 3, x, y, on) for t, x, y, on in random_events(500, 34, 34, 10_000)]
+    path = write(tmp_path / "many.dat", dat(many))
+    assert as_tuples(read(path, sort=True)) == sorted(many, key=lambda event: event[0])
 
 
 def test_the_size_that_is_given_counts(tmp_path: Path) -> None:

@@ -117,6 +117,20 @@ def test_times_that_overflow(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.parametrize("kind", ["group", "many", "text"])
+def test_an_offset_that_is_no_number(tmp_path: Path, kind: str) -> None:
+    path = save(tmp_path / "a.h5", columns(EVENTS))
+    with h5py.File(path, "a") as file:
+        if kind == "group":
+            file.create_group("t_offset")
+        elif kind == "many":
+            file.create_dataset("t_offset", (1 << 40,), "i8", chunks=(1 << 10,))
+        else:
+            file["t_offset"] = np.bytes_(b"now")
+    with pytest.raises(DataError, match=r"a\.h5: t_offset"):
+        read(path)
+
+
 def test_h5py_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.h5", columns(EVENTS))
     monkeypatch.setitem(sys.modules, "h5py", None)
