@@ -287,7 +287,7 @@ class _Walk:
             self._fit_signed(signed) if is_signed else self._fit_unsigned(unsigned)
         )
         shaped = layer.along(effective)
-        trains: list[Temporal] = [SpikeTrain(response.counts, shaped) for response in responses]
+        trains: list[Temporal] = [SpikeTrain(r.counts, shaped, self.buffers) for r in responses]
         self.frontier.put(site.output, Entry([*layer.target], trains))
 
     def _check_finite(self, node: str, entry: Entry) -> None:
@@ -305,8 +305,11 @@ class _Walk:
             return site.activation.encodes or self.config.neuron == "signed"
         if site.static_input:
             return False  # nothing arrives unevenly
-        with_signed = layer.squared_error(signed.matched, signed.effective)
-        return with_signed < BETTER * layer.squared_error(unsigned.trial(), unsigned.effective)
+        which = layer.enough()
+        one = [r.fired[samples.start :: samples.step] for r, samples in zip(signed.matched, which, strict=True)]
+        other = [r.fired for r in unsigned.trial(which)]
+        error = layer.squared_error(one, signed.effective, which)
+        return error < BETTER * layer.squared_error(other, unsigned.effective, which)
 
     def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], list[Response]]:
         theta, effective, config = fit.thresholds, fit.effective, fit.layer.config

@@ -26,10 +26,12 @@ class SpikeTrain:
     Attributes:
         counts: [T, N, ...]; negative where spikes are taken back.
         theta: effective threshold, float32, broadcastable to [N, ...].
+        buffers: where the graded spikes at some timesteps are put; None: in a new array.
     """
 
     counts: NDArray[np.integer[Any]]
     theta: NDArray[np.float32]
+    buffers: BufferPool | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -38,7 +40,8 @@ class SpikeTrain:
 
     def __getitem__(self, steps: slice) -> NDArray[np.float32]:
         """Return the graded spikes at some timesteps."""
-        return SpikeTrain(self.counts[steps], self.theta).decode()
+        part = SpikeTrain(self.counts[steps], self.theta)
+        return part.decode(self.buffers.take(part.shape) if self.buffers is not None else None)
 
     def decode(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the graded spikes s = θe·n, float32 [T, N, ...], in an array that is given or in a new one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,17 @@ class LayerFit:
         """θe = τ·θ."""
         return self.thresholds * np.float32(self.layer.config.threshold_ratio)
 
-    def _spikes(self, shift: NDArray[np.float64], *, keep: bool = True) -> list[Response]:
+    def _spikes(
+        self, shift: NDArray[np.float64], which: Sequence[range] | None = None, *, keep: bool = True
+    ) -> list[Response]:
         """Simulate the layer."""
         c, unit, extra = self.layer.config, self.layer.along(self.effective), self.layer.along(shift)
-        return self.layer.pool.each(
-            lambda i: simulate(self.layer.values(i), unit, c.timesteps, c.max_burst, self.v_init, extra, keep=keep)
-        )
+
+        def of_chunk(chunk: int) -> Response:
+            values, samples = self.layer.values(chunk), None if which is None else which[chunk]
+            return simulate(values, unit, c.timesteps, c.max_burst, self.v_init, extra, which=samples, keep=keep)
+
+        return self.layer.pool.each(of_chunk)
 
     def correct(self) -> tuple[NDArray[np.float32], list[Response]]:
         """Return the shift of the current per channel, float32 [C], and the response with it.
@@ -103,9 +109,9 @@ class LayerFit:
             best, smallest = np.where(better, shift, best), np.where(better, np.abs(error), smallest)
         return best.astype(np.float32), self._spikes(best)
 
-    def trial(self) -> list[Response]:
-        """Return what the layer does with its mean current matched to the ANN's, without the counts."""
-        return self._spikes(self._matched_shift(), keep=False)
+    def trial(self, which: Sequence[range]) -> list[Response]:
+        """Return what the layer does on some samples of each chunk with its mean current matched; no counts."""
+        return self._spikes(self._matched_shift(), which, keep=False)
 
     def _matched_shift(self) -> NDArray[np.float64]:
         """Return the deferred part of the initial potential and what gives the current the ANN's mean, [C]."""
