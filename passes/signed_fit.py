@@ -81,14 +81,24 @@ class SignedFit:
     def matched(self) -> list[Response]:
         """What the layer does with its mean current matched to the ANN's, per chunk."""
         layer, c = self.layer, self.layer.config
-        constant = layer.entry.snn is None
+        constant = layer.entry.snn is None and layer.site.activation.encodes
         means = constant or layer.site.form is Form.MEAN
         unit = layer.along(self.effective)
         shift = None if self.shift is None else layer.along(self.shift)
 
         def of_chunk(chunk: int) -> Response:
-            values = layer.target[chunk][None] if constant else layer.values(chunk)
+            values, correction = (layer.target[chunk][None], None) if constant else layer.arriving(chunk)
             bound = layer.site.activation.upper
-            return simulate(values, unit, c.timesteps, c.max_burst, c.v_init, upper=bound, means=means, shift=shift)
+            return simulate(
+                values,
+                unit,
+                c.timesteps,
+                c.max_burst,
+                c.v_init,
+                upper=bound,
+                means=means,
+                shift=shift,
+                correction=correction,
+            )
 
         return layer.pool.each(of_chunk)

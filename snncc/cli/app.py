@@ -18,6 +18,7 @@ import click
 from snncc import __version__
 from snncc.cli.compile import compile_command
 from snncc.cli.eval import eval_command
+from snncc.cli.events import events_command
 from snncc.cli.inspect import inspect_command
 from snncc.cli.options import SETTINGS, common_options
 from snncc.cli.run import run_command
@@ -121,6 +122,7 @@ for _command in (
     search_command,
     run_command,
     eval_command,
+    events_command,
     inspect_command,
     view_command,
     zoo_command,

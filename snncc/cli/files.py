@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,27 +88,39 @@ def _same(left: Path, right: Path) -> bool:
         return False
 
 
+@contextmanager
+def replacing(path: Path, option: str) -> Iterator[IO[bytes]]:
+    """Open a new file that takes the place of `path` when the block is done, and is gone when it fails.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    temporary: str | None = None
+    advice = f"choose another place with {option}"
+    _check_kind(path, advice)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"can't write '{path}': {first_line(error)}; {advice}") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
 def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays as an `.npz`, the same bytes for the same arrays.
 
     Raises:
         OutputError: the file can't be written.
     """
-    temporary: str | None = None
-    _check_kind(path, "choose another place with --output")
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        # np.savez takes names as keyword arguments, so an output couldn't be called `file`.
-        with os.fdopen(descriptor, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"can't write '{path}': {first_line(error)}; choose another place with --output") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    # np.savez takes names as keyword arguments, so an output couldn't be called `file`.
+    with replacing(path, "--output") as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
