@@ -17,7 +17,7 @@ from snncc.data import load as load_data
 from snncc.data.spec import InputSpec, format_shape
 from snncc.errors import DataError, UsageError
 from snncc.loader import LoadedModel
-from snncc.network import Source, SpikingNetwork, input_specs, read_ann, resolve_data
+from snncc.network import Source, SpikingNetwork, input_specs, read_ann, resolve_data, run_size
 from snncc.passes.calibrate import Progress
 from snncc.runtime.executor import InstrumentedExecutor
 from snncc.runtime.meter import PROFILES, Meter, Reading
@@ -103,7 +103,7 @@ def evaluate(
     *,
     ann: Source | LoadedModel | None = None,
     backend: str = "fused",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Run a spiking network over data, and its ANN beside it.
@@ -116,7 +116,7 @@ def evaluate(
         data: a `Dataset`, or what `snncc.data.load` takes; with labels for the accuracy.
         ann: the network that it was compiled from, for its accuracy, the agreement and the error of the outputs.
         backend: see `SpikingNetwork.run`.
-        batch_size: samples at a time, where the networks' own batches are open.
+        batch_size: samples at a time, where the networks' own batches are open; None for `run_size`.
         progress: told about finished batches.
 
     Raises:
@@ -129,7 +129,7 @@ def evaluate(
     simulator = network.simulator(backend)
     backend = "ort" if isinstance(simulator, InstrumentedExecutor) else backend
     meter = Meter(network.sized(samples), network.record.timesteps)
-    size = _batch_size(samples, other, batch_size)
+    size = _batch_size(samples, other, run_size(network.record.timesteps) if batch_size is None else batch_size)
     if not meter.analysis.separable:  # activity is summed run by run, so all runs must have the same size
         size = next(n for n in range(min(size, len(samples)), 0, -1) if len(samples) % n == 0)
     tally: _Tally | None = None

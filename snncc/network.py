@@ -26,6 +26,7 @@ from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Progress
+from snncc.passes.sample_size import count_one_sample
 from snncc.passes.upgrade_opset import upgrade_opset
 from snncc.pipeline import ANALYSE, Hook, convert
 from snncc.runtime import fused
@@ -38,6 +39,8 @@ Source = str | os.PathLike[str] | onnx.ModelProto
 """A model: the path of an ONNX file, `zoo:NAME`, or a model in memory."""
 
 BACKENDS = ("fused", "ort", "numpy")
+_ROWS = 512
+"""Most samples times timesteps that run together."""
 
 
 class SpikingNetwork:
@@ -76,7 +79,7 @@ class SpikingNetwork:
         inputs: Any,
         *,
         backend: str = "fused",
-        batch_size: int = 32,
+        batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Run the network.
@@ -85,7 +88,7 @@ class SpikingNetwork:
             inputs: an array for a network with one input, a mapping from input names to arrays, or a `Dataset`.
             backend: "fused" for the fast executor, "ort" for the artifact as it is in ONNX Runtime, "numpy" for the
                 reference simulator. A network with a trace, or whose time can't be folded, runs in "ort" for "fused".
-            batch_size: samples at a time, where the network's own batch is open.
+            batch_size: samples at a time, where the network's own batch is open; None for `run_size`.
             progress: told about finished batches.
 
         Returns:
@@ -98,6 +101,7 @@ class SpikingNetwork:
         if backend not in BACKENDS:
             raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
         data = inputs if isinstance(inputs, Dataset) else load_data(inputs, self.inputs)
+        batch_size = run_size(self.record.timesteps) if batch_size is None else batch_size
         parts: list[dict[str, NDArray[Any]]] = []
         traces = {name for node in self.model.graph.node if node.op_type == "UnfoldTime" for name in node.output}
         if backend == "ort" or (backend == "fused" and (traces or not self._is_fusible())):
@@ -145,6 +149,11 @@ def _join(parts: list[NDArray[Any]], *, traced: bool) -> NDArray[Any]:
     if parts[0].ndim == 0:
         return np.stack(parts)
     return np.concatenate(parts, axis=1 if traced else 0)
+
+
+def run_size(timesteps: int) -> int:
+    """Return how many samples to run at a time: 32, or fewer for many timesteps, all of which are in memory at once."""
+    return max(1, min(32, _ROWS // timesteps))
 
 
 def in_batches(data: Dataset, size: int, progress: Progress | None = None) -> Any:
@@ -326,7 +335,9 @@ def _account(graph: gs.Graph, ctx: Context) -> dict[str, Any]:
     """Return the account of an analysed network, open sizes taken from the calibration data."""
     analysis = ctx.analysis
     if ctx.calibration is not None and any(layer.macs is None for layer in analysis.layers):
-        analysis = analyse(sized_graph(import_graph(export_model(graph)), ctx.calibration))
+        sized = sized_graph(import_graph(export_model(graph)), ctx.calibration)
+        analysis = analyse(sized)
+        count_one_sample(sized, analysis)
     return network_summary(analysis)
 
 

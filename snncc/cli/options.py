@@ -126,6 +126,16 @@ def batch_size_option(command: F) -> F:
     )(command)
 
 
+def run_size_option(command: F) -> F:
+    """Add --batch-size of a spiking network, which holds T times as many values as its ANN."""
+    return click.option(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="Samples at a time: a matter of memory and speed, not of results.  [default: 32, fewer where T > 16]",
+    )(command)
+
+
 def limit_option(command: F) -> F:
     """Add --limit."""
     return click.option("--limit", type=int, metavar="N", help="Use the first N samples only.")(command)

@@ -33,6 +33,15 @@ def test_run_in_batches(network: SpikingNetwork, backend: str, batch_size: int) 
     assert seen == [(i, count) for i in range(1, count + 1)]
 
 
+@pytest.mark.parametrize(("timesteps", "size"), [(1, 32), (16, 32), (64, 8), (256, 2), (600, 1)])
+def test_many_timesteps_run_fewer_samples_at_a_time(timesteps: int, size: int) -> None:
+    """All timesteps of a run are in memory at once: 512 rows, and one sample at least."""
+    network = compiled(NETWORKS["two_inputs"].model(), timesteps=timesteps)
+    seen: list[tuple[int, int]] = []
+    network.run(inputs_of(network.model, 40), progress=lambda done, of: seen.append((done, of)))
+    assert seen[-1] == (-(-40 // size),) * 2
+
+
 @pytest.mark.parametrize("name", ["batch_of_one", "samples_mixed"])
 @pytest.mark.parametrize("backend", ["ort", "numpy", "fused"])
 def test_run_with_a_fixed_batch(name: str, backend: str) -> None:
