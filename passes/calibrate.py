@@ -32,7 +32,7 @@ from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.error_parts import LayerError, layer_error
-from snncc.passes.frontier import Entry, Frontier, Temporal, gains, running_mean
+from snncc.passes.frontier import Entry, Frontier, Temporal
 from snncc.passes.layer import Layer
 from snncc.passes.layer_fit import LayerFit, match, thresholds
 from snncc.passes.layer_sums import Sums, along, sums, total
@@ -41,6 +41,7 @@ from snncc.passes.pattern_thresholds import pattern_thresholds
 from snncc.passes.scaled import Scaled, add
 from snncc.passes.signed_fit import BETTER, SignedFit
 from snncc.runtime.buffers import BufferPool
+from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
 from snncc.runtime.session import Array
 

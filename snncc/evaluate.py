@@ -19,6 +19,7 @@ from snncc.errors import DataError, UsageError
 from snncc.loader import LoadedModel
 from snncc.network import Source, SpikingNetwork, input_specs, read_ann, resolve_data, run_size
 from snncc.passes.calibrate import Progress
+from snncc.runtime.executor import InstrumentedExecutor
 from snncc.runtime.meter import PROFILES, Meter, Reading
 from snncc.runtime.reference import Simulation
 from snncc.runtime.session import Array, Session
@@ -101,7 +102,7 @@ def evaluate(
     data: Any,
     *,
     ann: Source | LoadedModel | None = None,
-    backend: str = "ort",
+    backend: str = "fused",
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -114,7 +115,7 @@ def evaluate(
         network: the spiking network.
         data: a `Dataset`, or what `snncc.data.load` takes; with labels for the accuracy.
         ann: the network that it was compiled from, for its accuracy, the agreement and the error of the outputs.
-        backend: "ort" for ONNX Runtime, "numpy" for the reference simulator.
+        backend: see `SpikingNetwork.run`.
         batch_size: samples at a time, where the networks' own batches are open; None for `run_size`.
         progress: told about finished batches.
 
@@ -126,6 +127,7 @@ def evaluate(
     samples = data if isinstance(data, Dataset) else load_data(resolve_data(data), network.inputs)
     other = None if ann is None else _Ann(read_ann(ann), network)
     simulator = network.simulator(backend)
+    backend = "ort" if isinstance(simulator, InstrumentedExecutor) else backend
     meter = Meter(network.sized(samples), network.record.timesteps)
     size = _batch_size(samples, other, run_size(network.record.timesteps) if batch_size is None else batch_size)
     if not meter.analysis.separable:  # activity is summed run by run, so all runs must have the same size

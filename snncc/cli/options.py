@@ -108,9 +108,9 @@ def backend_option(command: F) -> F:
     return click.option(
         "--backend",
         type=click.Choice(BACKENDS),
-        default="ort",
+        default="fused",
         show_default=True,
-        help="ONNX Runtime, or the slow reference simulator in NumPy.",
+        help="The fast executor, the artifact as it is in ONNX Runtime, or the slow reference simulator in NumPy.",
     )(command)
 
 
