@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -38,6 +38,7 @@ from snncc.passes.layer_fit import LayerFit, match, thresholds
 from snncc.passes.layer_sums import Sums, along, scale, sums, total
 from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.passes.signed_fit import BETTER, SignedFit
+from snncc.passes.weight_fit import ROWS, Equations, Layout, chunk_equations, fit, starts, with_weight
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
 from snncc.runtime.session import Array
@@ -192,8 +193,10 @@ class _Walk:
             if progress is not None:
                 progress(number, len(self.steps))
 
-    def _run_segment(self, segment: Segment) -> dict[str, Entry]:
+    def _run_segment(self, segment: Segment, over_time: Segment | None = None) -> dict[str, Entry]:
+        """Run a segment in ANN and SNN, and in the SNN another one in its place where that is given."""
         runner = self._runner(segment)
+        stepper = runner if over_time is None or over_time is segment else self._runner(over_time)
         names = [t.name for t in segment.inputs]
         temporal = {n for n in names if self.frontier[n].snn is not None}
         readout = segment.domain is Domain.READOUT
@@ -205,7 +208,7 @@ class _Walk:
             if not temporal:
                 return result, None
             feeds = {n: (self._snn(n, chunk, mode) if n in temporal else ann[n]) for n in names}
-            return result, runner.run_over_time(feeds, temporal, timesteps)
+            return result, stepper.run_over_time(feeds, temporal, timesteps)
 
         results = self.pool.each(work)
         entries = {}
@@ -236,7 +239,10 @@ class _Walk:
         inputs = tuple({t.name: t for t in node.inputs if not isinstance(t, gs.Constant)}.values())
         domain = self.analysis.domains[node.name]
         mode = self.analysis.modes.get(node.name, Form.STEP)
-        entry = self._run_segment(Segment(domain, (node,), inputs, (node.outputs[0],), mode))[node.outputs[0].name]
+        segment = Segment(domain, (node,), inputs, (node.outputs[0],), mode)
+        fitted = self._fit_weights(node, segment) if self.config.weight_calibration else None
+        over_time = segment if fitted is None else replace(segment, nodes=(with_weight(node, fitted),))
+        entry = self._run_segment(segment, over_time)[node.outputs[0].name]
         if entry.snn is None:
             return
         self._check_finite(node.name, entry)
@@ -247,10 +253,30 @@ class _Walk:
             return sums(entry.ann[i], entry.temporal(i), axis, last=mode is Form.MEAN)
 
         correction = match(total(self.pool.each(of_chunk)), gain=self.config.gain_correction)
-        self.ctx.corrections[node.name] = correction
+        self.ctx.corrections[node.name] = correction if fitted is None else replace(correction, weight=fitted)
         gain, shift = along(correction.gain, axis, rank), along(correction.shift, axis, rank)
         self.pool.each(lambda i: scale(entry.temporal(i), gain, shift))
         entry.matched = axis is not None
+
+    def _fit_weights(self, node: gs.Node, segment: Segment) -> NDArray[np.float32] | None:
+        """Return the weights that bring the layer's mean output nearest to the ANN's; None for those it has."""
+        source, layout = node.inputs[0].name, Layout.of(node)
+        if layout is None or self.frontier[source].snn is None:
+            return None
+        runner = self._runner(segment)
+        inputs = self.frontier[source].ann
+        first = starts([len(value) for value in inputs])
+        most = max(1, ROWS // sum(len(value) for value in inputs))
+
+        def of_chunk(i: int) -> tuple[Equations, Equations]:
+            output = runner.run({source: inputs[i]})[node.outputs[0].name]
+            return chunk_equations(layout, self._snn(source, i, None)[0], output, first[i], most)
+
+        (fitted, held), *others = self.pool.each(of_chunk)
+        for one, two in others:
+            fitted, held = fitted + one, held + two
+        matrix = fit(fitted, held, layout.matrix)
+        return None if matrix is None else layout.weights(matrix)
 
     def _run_pool(self, node: gs.Node) -> None:
         segment = Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))

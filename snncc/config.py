@@ -57,6 +57,7 @@ class Config:
     per_channel: bool = True
     bias_correction: bool = True
     gain_correction: bool = True
+    weight_calibration: bool = False
     neuron: str = "auto"
     analog: bool = False
     strict: bool = False

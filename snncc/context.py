@@ -86,10 +86,12 @@ class WeightCorrection:
     Attributes:
         gain: float32 [C], positive.
         shift: float32 [C].
+        weight: float32, the weights that take the place of those in the file before the gain; None for the latter.
     """
 
     gain: NDArray[np.float32]
     shift: NDArray[np.float32]
+    weight: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
