@@ -38,7 +38,7 @@ from snncc.passes.layer_fit import LayerFit, match, thresholds
 from snncc.passes.layer_sums import Sums, along, scale, sums, total
 from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.passes.signed_fit import BETTER, SignedFit
-from snncc.passes.weight_fit import ROWS, Equations, Layout, chunk_equations, fit, starts, with_weight
+from snncc.passes.weight_fit import ROWS, Layout, Rows, fitted_weight, with_weight
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
 from snncc.runtime.session import Array
@@ -240,7 +240,7 @@ class _Walk:
         domain = self.analysis.domains[node.name]
         mode = self.analysis.modes.get(node.name, Form.STEP)
         segment = Segment(domain, (node,), inputs, (node.outputs[0],), mode)
-        fitted = self._fit_weights(node, segment) if self.config.weight_calibration else None
+        fitted = self._fit_weights(node, segment) if self.ctx.fit_weights else None
         over_time = segment if fitted is None else replace(segment, nodes=(with_weight(node, fitted),))
         entry = self._run_segment(segment, over_time)[node.outputs[0].name]
         if entry.snn is None:
@@ -265,18 +265,14 @@ class _Walk:
             return None
         runner = self._runner(segment)
         inputs = self.frontier[source].ann
-        first = starts([len(value) for value in inputs])
-        most = max(1, ROWS // sum(len(value) for value in inputs))
+        first = np.cumsum([0, *map(len, inputs)]).tolist()
+        most = max(1, ROWS // first[-1])
 
-        def of_chunk(i: int) -> tuple[Equations, Equations]:
+        def of_chunk(i: int) -> Rows:
             output = runner.run({source: inputs[i]})[node.outputs[0].name]
-            return chunk_equations(layout, self._snn(source, i, None)[0], output, first[i], most)
+            return layout.rows(_dense(self._snn(source, i, None))[0], output, first[i], most)
 
-        (fitted, held), *others = self.pool.each(of_chunk)
-        for one, two in others:
-            fitted, held = fitted + one, held + two
-        matrix = fit(fitted, held, layout.matrix)
-        return None if matrix is None else layout.weights(matrix)
+        return fitted_weight(layout, self.pool.each(of_chunk))
 
     def _run_pool(self, node: gs.Node) -> None:
         segment = Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))

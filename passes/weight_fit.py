@@ -6,14 +6,13 @@ linear regression, which is held at the weights W0 that are there (rows x of pat
 
     min_W  Σ |y - x·W|² + λ |W - W0|²,      W - W0 = (XᵀX + λI)⁻¹ (XᵀY - XᵀX·W0)
 
-The shift between the means is left to the corrections that follow. XᵀX and XᵀY are added up chunk by chunk over
-a sample of the positions. A part of the samples is held back: λ is what lowers the error there most, and where none
+The shift between the means is left to the corrections that follow. XᵀX and XᵀY are added up over a sample
+of the positions. A part of the samples is held back: λ is what lowers the error there most, and where none
 does, the weights stay. Groups of a convolution are regressions of their own, as many as there are groups.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,14 +24,18 @@ from numpy.typing import NDArray
 
 from snncc.graph import constant
 
-ROWS = 1 << 16
-"""Positions of a layer's output that the regression sees, over all samples."""
+ROWS = 1 << 14
+"""Positions of a layer's output that the regression sees, over all samples; at least one of each sample."""
 HELD_BACK = 4
 """Every so many samples one is held back."""
 LARGEST = 4096
 """Most weights of one output channel that are fitted: the equations take the square of it."""
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """What λ may be, in units of the mean of XᵀX's diagonal."""
+
+
+Rows = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Rows of X and of Y."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,7 @@ class Layout:
         plain = matrix[0] / float(self.node.attrs.get("alpha", 1.0))
         return np.ascontiguousarray(plain.T if self.node.attrs.get("transB", 0) else plain, np.float32)
 
-    def rows(
-        self, value: NDArray[np.float32], output: NDArray[np.float32], first: int, most: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def rows(self, value: NDArray[np.float32], output: NDArray[np.float32], first: int, most: int) -> Rows:
         """Return what the layer multiplies and what should come out, at a sample of the positions.
 
         Args:
@@ -93,21 +94,21 @@ class Layout:
             most: positions per sample.
 
         Returns:
-            [N, G, M, F] and [N, G, M, C].
+            Float32 [N, M, G, F] and [N, M, G, C].
         """
         if self.node.op != "Conv":
             x, y = (a.reshape(len(a), 1, -1, a.shape[-1]) for a in (value, output))
             which = _positions(x.shape[2], most, first, len(x))
-            pick = np.arange(len(x))[:, None], 0, which
-            return x[pick][:, None].astype(np.float64), y[pick][:, None].astype(np.float64)
+            samples = np.arange(len(x))[:, None]
+            return x[samples, 0, which][:, :, None], y[samples, 0, which][:, :, None]
         spatial = output.shape[2:]
         where = np.unravel_index(_positions(math.prod(spatial), most, first, len(value)), spatial)
         windows = self._windows(value, spatial)
         samples = np.arange(len(value))[:, None]
-        x = windows[(samples, slice(None), *where)]  # [N, M, C_in, *kernel]
-        y = output[(samples, slice(None), *where)]  # [N, M, C_out]
-        x, y = (a.reshape(len(a), a.shape[1], self.groups, -1) for a in (x, y))
-        return np.moveaxis(x, 2, 1).astype(np.float64), np.moveaxis(y, 2, 1).astype(np.float64)
+        # Of axes that are picked together NumPy wants one block: the channels come behind it.
+        x = np.moveaxis(windows, 1, len(spatial) + 1)[(samples, *where)]  # [N, M, C_in, *kernel]
+        y = np.moveaxis(output, 1, -1)[(samples, *where)]  # [N, M, C_out]
+        return x.reshape(*x.shape[:2], self.groups, -1), y.reshape(*y.shape[:2], self.groups, -1)
 
     def _windows(self, value: NDArray[np.float32], spatial: Sequence[int]) -> NDArray[np.float32]:
         """Return a view of all patches, [N, C_in, *spatial, *kernel]."""
@@ -141,52 +142,32 @@ def _positions(count: int, most: int, first: int, samples: int) -> NDArray[np.in
 
 @dataclass(frozen=True)
 class Equations:
-    """The normal equations of a layer, not yet centred; a matrix per group.
+    """The normal equations of a layer, about the means; a matrix per group.
 
     Attributes:
         count: rows.
-        x: sum of x, [G, F].
-        y: sum of y, [G, C].
         xx: XᵀX, [G, F, F].
         xy: XᵀY, [G, F, C].
         yy: sum of y², [G, C].
     """
 
     count: int
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
     xx: NDArray[np.float64]
     xy: NDArray[np.float64]
     yy: NDArray[np.float64]
 
     @classmethod
-    def of(cls, x: NDArray[np.float64], y: NDArray[np.float64]) -> Equations:
-        """Add up rows [N, G, M, F] and [N, G, M, C]."""
-        x, y = (np.moveaxis(a, 1, 0).reshape(a.shape[1], -1, a.shape[-1]) for a in (x, y))
-        turned = np.swapaxes(x, 1, 2)
-        return cls(x.shape[1], x.sum(1), y.sum(1), turned @ x, turned @ y, np.square(y).sum(1))
-
-    def __add__(self, other: Equations) -> Equations:
-        return Equations(
-            self.count + other.count,
-            self.x + other.x,
-            self.y + other.y,
-            self.xx + other.xx,
-            self.xy + other.xy,
-            self.yy + other.yy,
-        )
-
-    def centred(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return XᵀX, XᵀY and the sum of y² about the means."""
-        n = max(self.count, 1)
-        xx = self.xx - self.x[:, :, None] * self.x[:, None, :] / n
-        return xx, self.xy - self.x[:, :, None] * self.y[:, None, :] / n, self.yy - np.square(self.y) / n
+    def of(cls, x: NDArray[np.float32], y: NDArray[np.float32]) -> Equations:
+        """Add up rows [R, G, F] and [R, G, C], of which there is at least one."""
+        wide_x, wide_y = (np.moveaxis(a - a.mean(axis=0, dtype=np.float64), 1, 0) for a in (x, y))
+        turned = np.swapaxes(wide_x, 1, 2)
+        return cls(len(x), turned @ wide_x, turned @ wide_y, np.square(wide_y).sum(axis=1))
 
 
 def error(equations: Equations, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return Σ |y - x·W|² about the means of each output channel, [G, C]."""
-    xx, xy, yy = equations.centred()
-    return np.asarray(yy + (matrix * (xx @ matrix - 2 * xy)).sum(axis=1))
+    cross = equations.xx @ matrix - 2 * equations.xy
+    return np.asarray(equations.yy + (matrix * cross).sum(axis=1))
 
 
 def fit(equations: Equations, held: Equations, start: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -197,9 +178,7 @@ def fit(equations: Equations, held: Equations, start: NDArray[np.float64]) -> ND
         held: of those held back.
         start: the weights that are there, [G, F, C].
     """
-    if not equations.count or not held.count:
-        return None
-    xx, xy, _ = equations.centred()
+    xx, xy = equations.xx, equations.xy
     gradient = xy - xx @ start
     features = xx.shape[1]
     scale = np.einsum("gii->g", xx)[:, None, None] / features
@@ -214,24 +193,27 @@ def fit(equations: Equations, held: Equations, start: NDArray[np.float64]) -> ND
     return best
 
 
-def split(samples: int, first: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which samples of a chunk are fitted and which are held back, by their number."""
-    held = (np.arange(first, first + samples) + 1) % HELD_BACK == 0
-    return ~held, held
+def fitted_weight(layout: Layout, rows: Sequence[Rows]) -> NDArray[np.float32] | None:
+    """Return the weights that a layer should have, as the node keeps them; None where it should keep its own.
+
+    Args:
+        layout: the layer.
+        rows: what `Layout.rows` gave for each chunk, in the order of the chunks.
+    """
+    x, y = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    held = held_back(0, len(x))
+    if not held.any():
+        return None
+    part, rest = (
+        Equations.of(x[which].reshape(-1, *x.shape[2:]), y[which].reshape(-1, *y.shape[2:])) for which in (~held, held)
+    )
+    matrix = fit(part, rest, layout.matrix)
+    return None if matrix is None else layout.weights(matrix)
 
 
-def chunk_equations(
-    layout: Layout, value: NDArray[np.float32], output: NDArray[np.float32], first: int, most: int
-) -> tuple[Equations, Equations]:
-    """Return the normal equations of a chunk: of what is fitted and of what is held back."""
-    x, y = layout.rows(value, output, first, most)
-    fitted, held = split(len(value), first)
-    return Equations.of(x[fitted], y[fitted]), Equations.of(x[held], y[held])
-
-
-def starts(sizes: Sequence[int]) -> list[int]:
-    """Return the number of the first sample of each chunk."""
-    return [0, *itertools.accumulate(sizes)][:-1]
+def held_back(first: int, samples: int) -> NDArray[np.bool_]:
+    """Return which samples are held back, by their number in the calibration set."""
+    return np.asarray((np.arange(first, first + samples) + 1) % HELD_BACK == 0)
 
 
 def with_weight(node: gs.Node, weight: NDArray[np.float32]) -> gs.Node:
