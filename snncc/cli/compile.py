@@ -218,16 +218,8 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _check_alone(front: str) -> None:
     """Refuse options that the file of a search settles."""
-    settled = [
-        "timesteps",
-        "max_burst",
-        "v_init",
-        "threshold_ratio",
-        "per_layer",
-        "no_bias_correction",
-        "no_gain_correction",
-    ]
-    settled += ["weight_calibration", "threshold_method", "percentile", "neuron", "analog"]
+    settled = ["timesteps", "max_burst", "v_init", "threshold_ratio", "threshold_method", "percentile", "per_layer"]
+    settled += ["no_bias_correction", "no_gain_correction", "weight_calibration", "neuron", "analog"]
     for name in settled:
         if _on_the_command_line(name):
             option = "-T" if name == "timesteps" else "--" + name.replace("_", "-")
