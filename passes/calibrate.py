@@ -32,11 +32,12 @@ from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.error_parts import LayerError, layer_error
-from snncc.passes.frontier import Entry, Frontier, SpikeTrain, Temporal, gains, running_mean
+from snncc.passes.frontier import Entry, Frontier, Temporal, gains, running_mean
 from snncc.passes.layer import Layer
 from snncc.passes.layer_fit import LayerFit, match, thresholds
-from snncc.passes.layer_sums import Sums, along, scale, sums, total
+from snncc.passes.layer_sums import Sums, along, sums, total
 from snncc.passes.moments import gaussian_histogram, propagate_moments
+from snncc.passes.scaled import Scaled, add
 from snncc.passes.signed_fit import BETTER, SignedFit
 from snncc.passes.weight_fit import ROWS, Layout, Rows, fitted_weight, with_weight
 from snncc.runtime.buffers import BufferPool
@@ -195,6 +196,8 @@ class _Walk:
 
     def _run_segment(self, segment: Segment, over_time: Segment | None = None) -> dict[str, Entry]:
         """Run a segment in ANN and SNN, and in the SNN another one in its place where that is given."""
+        if self._adds(segment):
+            return self._run_addition(segment)
         runner = self._runner(segment)
         stepper = runner if over_time is None or over_time is segment else self._runner(over_time)
         names = [t.name for t in segment.inputs]
@@ -218,15 +221,42 @@ class _Walk:
             self.frontier.put(name, entries[name])
         return entries
 
+    def _adds(self, segment: Segment) -> bool:
+        """Whether a segment is the sum of two tensors of one shape that change over time, as at a residual's end."""
+        node, *others = segment.nodes
+        if others or node.op != "Add" or segment.domain is not Domain.TEMPORAL or len(segment.inputs) != 2:
+            return False
+        entries = [self.frontier[t.name] for t in segment.inputs]
+        if any(self.analysis.needs_conversion(t.name, segment.mode, np.dtype(np.float32)) for t in segment.inputs):
+            return False
+        shapes = {tuple(a.shape for a in e.ann) for e in entries}
+        return len(shapes) == 1 and all(e.snn is not None and e.ann[0].dtype == np.float32 for e in entries)
+
+    def _run_addition(self, segment: Segment) -> dict[str, Entry]:
+        """Add without ONNX Runtime: what is read is decoded or corrected on the way."""
+        one, two = (self.frontier[t.name] for t in segment.inputs)
+
+        def of_chunk(chunk: int) -> tuple[Array, NDArray[np.float32]]:
+            a, b = (_scaled((entry.snn or [])[chunk]) for entry in (one, two))
+            out = self.buffers.take(a.shape)
+            add(a, b, out)
+            return one.ann[chunk] + two.ann[chunk], out
+
+        results = self.pool.each(of_chunk)
+        name = segment.outputs[0].name
+        entry = Entry([ann for ann, _ in results], [snn for _, snn in results])
+        self.frontier.put(name, entry)
+        return {name: entry}
+
     def _runner(self, segment: Segment) -> SegmentRunner:
         return SegmentRunner(self.graph, segment, self.analysis, self.pool.session_threads, self.buffers)
 
     def _snn(self, name: str, chunk: int, mode: Form | None) -> Temporal:
         """Return the SNN's values over time in a form, or for the readout (None) [1, N, ...] their mean over time."""
-        train = (self.frontier[name].snn or [])[chunk]
+        value = (self.frontier[name].snn or [])[chunk]
         as_it_is = mode is not None and not self.analysis.needs_conversion(name, mode, np.dtype(np.float32))
-        if isinstance(train, SpikeTrain) and as_it_is:
-            return train
+        if isinstance(value, Scaled) and as_it_is:
+            return value
         values = self.frontier[name].temporal(chunk)
         if len(values) == 1 or not self.analysis.needs_conversion(name, mode or Form.MEAN, values.dtype):
             return values if mode is not None or len(values) == 1 else values[-1:]
@@ -255,7 +285,7 @@ class _Walk:
         correction = match(total(self.pool.each(of_chunk)), gain=self.config.gain_correction)
         self.ctx.corrections[node.name] = correction if fitted is None else replace(correction, weight=fitted)
         gain, shift = along(correction.gain, axis, rank), along(correction.shift, axis, rank)
-        self.pool.each(lambda i: scale(entry.temporal(i), gain, shift))
+        entry.snn = [Scaled(entry.temporal(i), gain, shift, self.buffers) for i in range(self.pool.chunks)]
         entry.matched = axis is not None
 
     def _fit_weights(self, node: gs.Node, segment: Segment) -> NDArray[np.float32] | None:
@@ -309,7 +339,7 @@ class _Walk:
             self._fit_signed(signed) if is_signed else self._fit_unsigned(unsigned)
         )
         shaped = layer.along(effective)
-        trains: list[Temporal] = [SpikeTrain(response.counts, shaped) for response in responses]
+        trains: list[Temporal] = [Scaled(r.counts, shaped, buffers=self.buffers) for r in responses]
         self.frontier.put(site.output, Entry([*layer.target], trains))
 
     def _check_finite(self, node: str, entry: Entry) -> None:
@@ -327,8 +357,10 @@ class _Walk:
             return site.activation.encodes or self.config.neuron == "signed"
         if site.static_input:
             return False  # nothing arrives unevenly
-        with_signed = layer.squared_error(signed.matched, signed.effective)
-        return with_signed < BETTER * layer.squared_error(unsigned.trial(), unsigned.effective)
+        one = [r.fired[which.start :: which.step] for r, which in zip(signed.matched, layer.enough, strict=True)]
+        other = [r.fired for r in unsigned.trial]
+        error = layer.squared_error(one, signed.effective)
+        return error < BETTER * layer.squared_error(other, unsigned.effective)
 
     def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], list[Response]]:
         theta, effective, config = fit.thresholds, fit.effective, fit.layer.config
@@ -394,8 +426,12 @@ def _chunk_size(graph: gs.Graph, wanted: int) -> int:
     return first if isinstance(first, int) and first > 0 else wanted
 
 
+def _scaled(values: Temporal) -> Scaled:
+    return values if isinstance(values, Scaled) else Scaled(values, np.ones(1, np.float32))
+
+
 def _dense(values: Temporal) -> NDArray[np.float32]:
-    return values.decode() if isinstance(values, SpikeTrain) else values
+    return values.decode() if isinstance(values, Scaled) else values
 
 
 def _finite(values: Array, timesteps: int) -> bool:

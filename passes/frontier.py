@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.graph import outer_inputs
-from snncc.neurons.compiled import compiled
-from snncc.neurons.response import spread
+from snncc.passes.scaled import Scaled
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.segments import Segment, Step
 from snncc.runtime.session import Array
 
-
-@dataclass
-class SpikeTrain:
-    """Spikes of one chunk of samples, kept as counts: a quarter of the memory of floats.
-
-    Attributes:
-        counts: [T, N, ...]; negative where spikes are taken back.
-        theta: effective threshold, float32, broadcastable to [N, ...].
-    """
-
-    counts: NDArray[np.integer[Any]]
-    theta: NDArray[np.float32]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[T, N, ...]."""
-        return self.counts.shape
-
-    def __getitem__(self, steps: slice) -> NDArray[np.float32]:
-        """Return the graded spikes at some timesteps."""
-        return SpikeTrain(self.counts[steps], self.theta).decode()
-
-    def decode(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Return the graded spikes s = θe·n, float32 [T, N, ...], in an array that is given or in a new one."""
-        graded = np.empty(self.counts.shape, np.float32) if out is None else out
-        shape = self.counts.shape[2:]
-        rows, size = self.counts.shape[0] * self.counts.shape[1], math.prod(shape)
-        _decode(self.counts.reshape(rows, size), spread(self.theta, shape), graded.reshape(rows, size))
-        return graded
-
-
-@compiled
-def _decode(counts: NDArray[np.integer[Any]], theta: NDArray[np.float32], graded: NDArray[np.float32]) -> None:
-    for row in range(len(counts)):
-        n, s = counts[row], graded[row]
-        for i in range(len(theta)):
-            s[i] = np.float32(n[i]) * theta[i]
-
-
-Temporal = SpikeTrain | NDArray[np.float32]
+Temporal = Scaled | NDArray[np.float32]
 """What the SNN carries: spikes or graded values [T, N, ...]."""
 
 
@@ -80,7 +38,7 @@ class Entry:
         if self.snn is None:
             raise ValueError("a static tensor has no values over time")
         value = self.snn[chunk]
-        return value.decode() if isinstance(value, SpikeTrain) else value
+        return value.decode() if isinstance(value, Scaled) else value
 
 
 def running_mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -132,8 +90,9 @@ class Frontier:
     def _drop(self, entry: Entry | None) -> None:
         """Give back the arrays of graded values; nobody but the frontier has them."""
         for value in (entry.snn if entry is not None else None) or ():
-            if not isinstance(value, SpikeTrain):
-                self._buffers.give(value)
+            array = value.values if isinstance(value, Scaled) else value
+            if array.dtype == np.float32:
+                self._buffers.give(array)
 
 
 def reads(step: Step) -> list[str]:

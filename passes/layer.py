@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,18 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Form, NeuronSite
 from snncc.config import Config
-from snncc.neurons.response import Response
+from snncc.neurons.response import Correction
 from snncc.neurons.threshold import ChannelHistogram
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry
 from snncc.passes.layer_sums import Sums, along, by_channel, per_channel, squared_error, sums, total
+from snncc.passes.scaled import Scaled
 from snncc.runtime.session import Array
+
+_ENOUGH_VALUES = 1 << 20
+"""So many values tell which kind of neuron has the smaller error,"""
+_ENOUGH_SAMPLES = 32
+"""if they come from so many samples."""
 
 
 class Layer:
@@ -52,9 +59,14 @@ class Layer:
         """Add up values for each element of a sample, [..., E], per channel: [..., C]."""
         return per_channel(values, self.axis, self.target[0].shape[1:])
 
-    def values(self, chunk: int) -> NDArray[np.float32]:
-        """Return what arrives in the SNN, [T, N, ...] or, if it is static, [1, N, ...]."""
-        return self.entry.ann[chunk][None] if self.entry.snn is None else self.entry.temporal(chunk)
+    def arriving(self, chunk: int) -> tuple[NDArray[np.float32], Correction | None]:
+        """Return what arrives in the SNN, [T, N, ...] or, if it is static, [1, N, ...]; and a correction of that."""
+        if self.entry.snn is None:
+            return self.entry.ann[chunk][None], None
+        value = self.entry.snn[chunk]
+        if isinstance(value, Scaled) and value.values.dtype == np.float32:
+            return value.values, value.parameters()
+        return self.entry.temporal(chunk), None
 
     @functools.cached_property
     def positive(self) -> ChannelHistogram:
@@ -91,8 +103,22 @@ class Layer:
         ann, snn = self.entry.ann[chunk], self.entry.temporal(chunk)
         return sums(ann, snn, self.axis, last=self.site.form is Form.MEAN)
 
-    def squared_error(self, responses: list[Response], theta: NDArray[np.float32]) -> float:
-        """Return the squared error of the mean output at an effective threshold θe, [C] or [1], over all samples."""
+    @functools.cached_property
+    def enough(self) -> list[range]:
+        """Return as many samples as are enough to compare neurons, evenly chosen, by their numbers in each chunk."""
+        samples, values = sum(map(len, self.target)), sum(a.size for a in self.target)
+        every = max(1, min(samples // _ENOUGH_SAMPLES, values // _ENOUGH_VALUES))
+        starts = itertools.accumulate((len(a) for a in self.target), initial=0)
+        return [range(-start % every, len(a), every) for start, a in zip(starts, self.target, strict=False)]
+
+    def squared_error(self, fired: list[NDArray[np.int32]], theta: NDArray[np.float32]) -> float:
+        """Return the squared error of the mean output over the samples that are `enough`.
+
+        Args:
+            fired: spikes of these samples over time, per chunk.
+            theta: effective threshold θe, float32 [C] or [1].
+        """
         unit = (self.along(theta) / np.float32(self.config.timesteps)).astype(np.float32)
-        errors: list[float] = self.pool.each(lambda i: squared_error(responses[i].fired, self.target[i], unit))
+        rows = [slice(r.start, r.stop, r.step) for r in self.enough]
+        errors: list[float] = self.pool.each(lambda i: squared_error(fired[i], self.target[i][rows[i]], unit))
         return sum(errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,36 +77,43 @@ class LayerFit:
         """θe = τ·θ."""
         return self.thresholds * np.float32(self.layer.config.threshold_ratio)
 
-    def _spikes(self, shift: NDArray[np.float64], *, keep: bool = True) -> list[Response]:
-        """Simulate the layer."""
-        c, unit, extra = self.layer.config, self.layer.along(self.effective), self.layer.along(shift)
-        return self.layer.pool.each(
-            lambda i: simulate(self.layer.values(i), unit, c.timesteps, c.max_burst, self.v_init, extra, keep=keep)
-        )
-
     def correct(self) -> tuple[NDArray[np.float32], list[Response]]:
         """Return the shift of the current per channel, float32 [C], and the response with it.
 
         The deferred part of the initial potential comes first. Then the mean current is matched to the ANN's, and what
         error is left in the mean output is added.
         """
-        target, moved = self._target
+        target, moved, size = self._target
         shift = self._matched_shift()
         # A shift moves the output only of neurons that are neither off nor saturated.
-        step = 1 / np.maximum(moved, _LEAST_MOVED * self.layer.size)
-        error = target - self._output(self._spikes(shift, keep=False))
+        step = 1 / np.maximum(moved, _LEAST_MOVED * size)
+        error = target - self._output(self.trial)
         best, smallest = shift, np.abs(error)
         for _ in range(SWEEPS):
             shift = shift + error * step
-            error = target - self._output(self._spikes(shift, keep=False))
+            error = target - self._output(self._spikes(shift, self.layer.enough))
             # Where the output jumps, a step may overshoot; channels don't depend on each other, so each keeps its best.
             better = np.abs(error) < smallest
             best, smallest = np.where(better, shift, best), np.where(better, np.abs(error), smallest)
         return best.astype(np.float32), self._spikes(best)
 
+    @functools.cached_property
     def trial(self) -> list[Response]:
-        """Return what the layer does with its mean current matched to the ANN's, without the counts."""
-        return self._spikes(self._matched_shift(), keep=False)
+        """What the layer does with enough samples to judge by, its mean current matched to the ANN's; no counts."""
+        return self._spikes(self._matched_shift(), self.layer.enough)
+
+    def _spikes(self, shift: NDArray[np.float64], which: Sequence[range] | None = None) -> list[Response]:
+        """Simulate the layer; on some samples of each chunk, without keeping counts, if they are given."""
+        c, unit, extra = self.layer.config, self.layer.along(self.effective), self.layer.along(shift)
+
+        def of_chunk(chunk: int) -> Response:
+            (values, correction), samples = self.layer.arriving(chunk), None if which is None else which[chunk]
+            v_init, keep = self.v_init, which is None
+            return simulate(
+                values, unit, c.timesteps, c.max_burst, v_init, extra, which=samples, correction=correction, keep=keep
+            )
+
+        return self.layer.pool.each(of_chunk)
 
     def _matched_shift(self) -> NDArray[np.float64]:
         """Return the deferred part of the initial potential and what gives the current the ANN's mean, [C]."""
@@ -113,14 +121,16 @@ class LayerFit:
         return np.asarray(deferred + self.layer.missing)
 
     @functools.cached_property
-    def _target(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Per channel the ANN's summed output, and how many neurons a shift moves."""
+    def _target(self) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+        """Of the samples to judge by: per channel the ANN's summed output, how many neurons a shift moves; and all."""
         parts = self.layer.pool.each(self._target_of)
-        summed, moved = (np.sum(values, axis=0) for values in zip(*parts, strict=True))
-        return self.layer.per_channel(summed), self.layer.per_channel(moved)
+        summed, moved = (self.layer.per_channel(np.sum(values, axis=0)) for values in zip(*parts, strict=True))
+        samples = sum(map(len, self.layer.enough))
+        return summed, moved, samples * (self.layer.target[0][0].size // self.layer.channels)
 
     def _target_of(self, chunk: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        active = self.layer.target[chunk].reshape(len(self.layer.target[chunk]), -1)
+        which = self.layer.enough[chunk]
+        active = self.layer.target[chunk][which.start :: which.step].reshape(len(which), -1)
         moved = (active > 0) & (active < self.layer.site.activation.upper)
         return active.sum(axis=0, dtype=np.float64), moved.sum(axis=0)
 

@@ -114,28 +114,6 @@ def _add(ann: NDArray[np.float32], snn: NDArray[np.float32], last: bool, found: 
                 two_squared[i] += of_snn * of_snn
 
 
-def scale(values: NDArray[np.float32], gain: NDArray[np.float32], shift: NDArray[np.float32]) -> None:
-    """Replace values [T, N, ...] by gain * values + shift, with gain and shift as `along` shapes them.
-
-    Args:
-        values: contiguous.
-        gain: broadcastable to [N, ...].
-        shift: broadcastable to [N, ...].
-    """
-    shape = values.shape[2:]
-    _scale(
-        values.reshape(values.shape[0] * values.shape[1], math.prod(shape)), spread(gain, shape), spread(shift, shape)
-    )
-
-
-@compiled
-def _scale(values: NDArray[np.float32], gain: NDArray[np.float32], shift: NDArray[np.float32]) -> None:
-    for row in range(len(values)):
-        x = values[row]
-        for i in range(len(x)):
-            x[i] = x[i] * gain[i] + shift[i]
-
-
 def squared_error(fired: NDArray[np.int32], target: NDArray[np.float32], unit: NDArray[np.float32]) -> float:
     """Return Σ (unit·fired - target)² over a chunk [N, ...]; unit broadcasts to a sample."""
     shape = target.shape[1:]

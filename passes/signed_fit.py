@@ -83,8 +83,18 @@ class SignedFit:
         shift = None if self.shift is None else layer.along(self.shift)
 
         def of_chunk(chunk: int) -> Response:
-            values = layer.target[chunk][None] if constant else layer.values(chunk)
+            values, correction = (layer.target[chunk][None], None) if constant else layer.arriving(chunk)
             bound = layer.site.activation.upper
-            return simulate(values, unit, c.timesteps, c.max_burst, c.v_init, upper=bound, means=means, shift=shift)
+            return simulate(
+                values,
+                unit,
+                c.timesteps,
+                c.max_burst,
+                c.v_init,
+                upper=bound,
+                means=means,
+                shift=shift,
+                correction=correction,
+            )
 
         return layer.pool.each(of_chunk)

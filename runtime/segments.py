@@ -35,7 +35,7 @@ class OverTime(Protocol):
         """The shape of the whole."""
 
     def __getitem__(self, steps: slice) -> Array:
-        """Return the values at some timesteps."""
+        """Return the values at some timesteps; the array is the caller's."""
 
 
 Exporter = gs.exporters.onnx_exporter.OnnxExporter
@@ -239,6 +239,7 @@ class SegmentRunner:
                 parts.append({k: v.reshape(block.stop - start, -1, *v.shape[1:]) for k, v in found.items()})
                 continue
             self._session.run_into(folded, {k: v[block].reshape(-1, *v.shape[2:]) for k, v in results.items()})
+            self._give_back(folded[name] for name, value in feeds.items() if not isinstance(value, np.ndarray))
         return results if results is not None else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
     def _folded(self, name: str, value: OverTime | Array, is_temporal: bool, block: slice) -> Array:
@@ -248,6 +249,11 @@ class SegmentRunner:
             return part.reshape(-1, *part.shape[2:])
         whole = np.asarray(value)
         return np.tile(whole, (block.stop - block.start,) + (1,) * (whole.ndim - 1)) if name in self._batched else whole
+
+    def _give_back(self, arrays: Iterable[Array]) -> None:
+        for array in arrays:
+            if self._buffers is not None:
+                self._buffers.give(array)
 
     def _room(self, timesteps: int, samples: int) -> dict[str, Array] | None:
         """Return arrays for the outputs over time [T, N, ...], if their sizes are known."""

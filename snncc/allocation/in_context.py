@@ -24,8 +24,8 @@ from snncc.graph import DOMAIN, constant, import_graph
 from snncc.network import SpikingNetwork
 from snncc.neurons.burst_if import simulate
 from snncc.neurons.signed_burst import simulate as signed_simulate
-from snncc.passes.frontier import SpikeTrain
 from snncc.passes.layer_sums import along
+from snncc.passes.scaled import Scaled
 from snncc.runtime.segments import submodel
 from snncc.runtime.session import Array, Session
 
@@ -112,7 +112,7 @@ class InContext:
         else:  # the current of a signed neuron was matched to the ANN's without regard to its threshold
             upper, means = float(neuron.attrs.get("upper", np.inf)), site.activation.encodes
             response = signed_simulate(arriving, unit, timesteps, max_burst, v_init, upper=upper, means=means)
-        graded = SpikeTrain(response.counts, unit).decode().reshape(current.shape)
+        graded = Scaled(response.counts, unit).decode().reshape(current.shape)
         return np.abs(response.counts), graded
 
     def _session(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncc.neurons.compiled import compiled
-from snncc.neurons.response import BLOCK, Response, flat, spread
+from snncc.neurons.response import BLOCK, Correction, Response, correction_of, flat, spread
 
 Floats = NDArray[np.floating[Any]]
 
@@ -67,6 +67,8 @@ def simulate(
     v_init: float,
     shift: NDArray[np.floating[Any]] | None = None,
     *,
+    which: range | None = None,
+    correction: Correction | None = None,
     keep: bool = True,
 ) -> Response:
     """Simulate a layer of neurons over all timesteps.
@@ -80,21 +82,26 @@ def simulate(
         max_burst: ψ, at most 255.
         v_init: v0.
         shift: broadcastable to one sample, added to the current (a bias correction that isn't folded yet).
+        which: the N samples to simulate; None for all.
+        correction: the current is gain·`current` + offset; None: as it is.
         keep: return the counts; else only their sum.
 
     Returns:
         The response; counts are uint8.
     """
-    _, samples, *shape = current.shape
-    unit = spread(theta, tuple(shape))
-    offset = np.zeros_like(unit) if shift is None else spread(shift, tuple(shape)) / unit
+    which = range(current.shape[1]) if which is None else which
+    shape = current.shape[2:]
+    unit = spread(theta, shape)
+    offset = np.zeros_like(unit) if shift is None else spread(shift, shape) / unit
     values = flat(current, 2)
-    counts = np.empty((timesteps if keep else 1, *values.shape[1:]), np.uint8)
-    fired, arrived = np.empty(values.shape[1:], np.int32), np.empty(values.shape[1:], np.float32)
+    size = (len(which), values.shape[2])
+    counts = np.empty((timesteps if keep else 1, *size), np.uint8)
+    fired, arrived = np.empty(size, np.int32), np.empty(size, np.float32)
     gain = np.float32(1) / unit
     bounds = np.float32(v_init), np.float32(max_burst)
-    _simulate(values, gain, offset, *bounds, timesteps, counts, fired, arrived)
-    whole = (samples, *shape)
+    scale, base = correction_of(correction, len(unit))
+    _simulate(values, which.start, which.step, scale, base, gain, offset, *bounds, timesteps, counts, fired, arrived)
+    whole = (len(which), *shape)
     spikes = int(fired.sum(dtype=np.int64))
     kept = counts.reshape(len(counts), *whole)[: None if keep else 0]
     return Response(kept, fired.reshape(whole), arrived.reshape(whole), spikes)
@@ -103,6 +110,10 @@ def simulate(
 @compiled
 def _simulate(
     current: NDArray[np.float32],
+    first: int,
+    every: int,
+    scale: NDArray[np.float32],
+    base: NDArray[np.float32],
     gain: NDArray[np.float32],
     offset: NDArray[np.float32],
     v_init: np.float32,
@@ -112,7 +123,10 @@ def _simulate(
     fired: NDArray[np.int32],
     arrived: NDArray[np.float32],
 ) -> None:
-    """Fill counts [T or 1, N, E], fired and arrived [N, E] from a current [T or 1, N, E]; gain and offset are [E]."""
+    """Fill counts [T or 1, N, E], fired and arrived [N, E].
+
+    The current is scale·x + base with x [T or 1, any, E]; parameters are [E].
+    """
     w, spikes, total = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     _, samples, elements = counts.shape
     steps, kept, none = len(current), len(counts), np.float32(0)
@@ -120,14 +134,16 @@ def _simulate(
         for start in range(0, elements, BLOCK):
             size = min(BLOCK, elements - start)
             g, o = gain[start : start + size], offset[start : start + size]
+            s, b = scale[start : start + size], base[start : start + size]
             for i in range(size):
                 w[i], spikes[i], total[i] = v_init, none, none
             for t in range(timesteps):
-                x = current[min(t, steps - 1), n, start : start + size]
+                x = current[min(t, steps - 1), first + n * every, start : start + size]
                 out = counts[min(t, kept - 1), n, start : start + size]
                 for i in range(size):
-                    total[i] += x[i]
-                    u = w[i] + (x[i] * g[i] + o[i])
+                    arriving = x[i] * s[i] + b[i]
+                    total[i] += arriving
+                    u = w[i] + (arriving * g[i] + o[i])
                     k = min(max(np.floor(u), none), max_burst)
                     w[i] = u - k
                     spikes[i] += k

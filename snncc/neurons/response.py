@@ -30,11 +30,20 @@ class Response:
     spikes: int
 
 
+Correction = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Gain and offset, float32 [E] each: what arrives is gain·x + offset."""
+
+
 def spread(values: NDArray[np.floating[Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return parameters that broadcast to one sample, one for each of its elements: float32 [E], contiguous."""
     if values.ndim > len(shape):
         values = values.reshape(values.shape[values.ndim - len(shape) :])  # leading axes of size 1
     return np.ascontiguousarray(np.broadcast_to(values, shape).reshape(-1), np.float32)
+
+
+def correction_of(correction: Correction | None, elements: int) -> Correction:
+    """Return a correction, or one that changes nothing."""
+    return correction or (np.ones(elements, np.float32), np.zeros(elements, np.float32))
 
 
 def flat(values: NDArray[Any], lead: int) -> NDArray[Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncc.neurons.compiled import compiled
-from snncc.neurons.response import BLOCK, Response, flat, spread
+from snncc.neurons.response import BLOCK, Correction, Response, correction_of, flat, spread
 
 Floats = NDArray[np.floating[Any]]
 
@@ -70,6 +70,7 @@ def simulate(
     upper: float = float("inf"),
     means: bool = False,
     shift: NDArray[np.float32] | None = None,
+    correction: Correction | None = None,
 ) -> Response:
     """Simulate a layer of neurons over all timesteps.
 
@@ -83,6 +84,7 @@ def simulate(
         means: `values` are the means m[t] of the value to encode (those that aren't finite count as 0, as the node
             `Finite` has it); else they are currents, and f is ReLU or a clip at 0.
         shift: broadcastable to one sample, added to the current at each timestep.
+        correction: what arrives is gain·`values` + offset; None: as it is.
 
     Returns:
         The response; counts are int8, or int16 where ψ is over 127. For means, `arrived` is the last one.
@@ -95,7 +97,8 @@ def simulate(
     counts = np.empty((timesteps, *arriving.shape[1:]), dtype)
     fired, arrived = np.empty(arriving.shape[1:], np.int32), np.empty(arriving.shape[1:], np.float32)
     bounds = np.float32(upper), np.float32(v_init), np.float32(max_burst)
-    spikes = _simulate(arriving, means, offset, unit, *bounds, counts, fired, arrived)
+    scale, base = correction_of(correction, len(unit))
+    spikes = _simulate(arriving, means, scale, base, offset, unit, *bounds, counts, fired, arrived)
     whole = (samples, *shape)
     return Response(counts.reshape(timesteps, *whole), fired.reshape(whole), arrived.reshape(whole), int(spikes))
 
@@ -104,6 +107,8 @@ def simulate(
 def _simulate(
     values: NDArray[np.float32],
     means: bool,
+    scale: NDArray[np.float32],
+    base: NDArray[np.float32],
     offset: NDArray[np.float32],
     theta: NDArray[np.float32],
     upper: np.float32,
@@ -113,7 +118,7 @@ def _simulate(
     fired: NDArray[np.int32],
     arrived: NDArray[np.float32],
 ) -> np.int64:
-    """Fill counts [T, N, E], fired and arrived [N, E] from values [T or 1, N, E]; return the number of spikes."""
+    """Fill counts [T, N, E], fired and arrived [N, E] from scale·x + base, x [T or 1, N, E]; return the spikes."""
     total, net, aims = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     emitted = np.empty(BLOCK, np.float32)
     timesteps, samples, elements = counts.shape
@@ -122,6 +127,7 @@ def _simulate(
         for start in range(0, elements, BLOCK):
             size = min(BLOCK, elements - start)
             unit, add = theta[start : start + size], offset[start : start + size]
+            s, b = scale[start : start + size], base[start : start + size]
             m = arrived[n, start : start + size]
             for i in range(size):
                 total[i], net[i], emitted[i], m[i] = none, none, none, none
@@ -130,13 +136,14 @@ def _simulate(
                 number = np.float32(t + 1)
                 if means:
                     for i in range(size):
-                        aim = x[i] * number
+                        m[i] = x[i] * s[i] + b[i]
+                        aim = m[i] * number
                         aims[i] = aim if abs(aim) < np.inf else none
-                        m[i] = x[i]
                 else:
                     for i in range(size):
-                        total[i] = total[i] + x[i] + add[i]
-                        m[i] += x[i]
+                        arriving = x[i] * s[i] + b[i]
+                        total[i] = total[i] + arriving + add[i]
+                        m[i] += arriving
                         aims[i] = min(max(total[i], none), upper * number)
                 for i in range(size):
                     k = np.floor(aims[i] / unit[i] + v_init) - net[i]

@@ -17,7 +17,6 @@ against the error of the neuron that will run, not of an ideal one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,39 +100,13 @@ class ChannelHistogram:
         return np.asarray(np.where(occupied.any(axis=1), highest * self.width, 0.0))
 
 
-@dataclass(frozen=True)
-class _Tails:
-    """Tail integrals of a piecewise uniform density at the edges of its bins."""
-
-    counts: NDArray[np.float64]  # [C, B]
-    width: NDArray[np.float64]  # [C]
-    above0: NDArray[np.float64]  # [C, B+1], integral of h from edge k up
-    above1: NDArray[np.float64]  # [C, B+1], integral of a·h from edge k up
-
-    @classmethod
-    def of(cls, histogram: ChannelHistogram) -> _Tails:
-        counts, width = histogram.counts, histogram.width
-        above0, above1 = np.zeros((2, len(counts), counts.shape[1] + 1))
-        _add_up(counts, width, above0, above1)
-        return cls(counts, width, above0, above1)
-
-    def squared_error(
-        self, theta: NDArray[np.float64], timesteps: int, max_burst: int, v_init: float
-    ) -> NDArray[np.float64]:
-        """Return what `squared_error` does."""
-        errors = np.empty_like(theta)
-        unit, levels = theta / timesteps, timesteps * max_burst
-        _staircase_error(self.counts, self.width, self.above0, self.above1, unit, levels, float(v_init), errors)
-        return errors
-
-
 def squared_error(
     histogram: ChannelHistogram, theta: NDArray[np.float64], timesteps: int, max_burst: int, v_init: float
 ) -> NDArray[np.float64]:
     """Summed squared error of the closed form against the activation, less the constant ∫a²h.
 
     Args:
-        histogram: of the ANN's activation; every channel has values.
+        histogram: of the ANN's activation.
         theta: candidates for the effective threshold, float64 [C, K].
         timesteps: T.
         max_burst: ψ.
@@ -142,19 +115,10 @@ def squared_error(
     Returns:
         float64 [C, K].
     """
-    return _Tails.of(histogram).squared_error(theta, timesteps, max_burst, v_init)
-
-
-@compiled
-def _add_up(
-    counts: NDArray[np.float64], width: NDArray[np.float64], above0: NDArray[np.float64], above1: NDArray[np.float64]
-) -> None:
-    """Fill the tail integrals [C, B+1] of counts [C, B]; what lies above the last edge is 0."""
-    channels, bins = counts.shape
-    for c in range(channels):
-        for k in range(bins - 1, -1, -1):
-            above0[c, k] = above0[c, k + 1] + counts[c, k]
-            above1[c, k] = above1[c, k + 1] + counts[c, k] * (k + 0.5) * width[c]
+    errors = np.zeros_like(theta)
+    levels = timesteps * max_burst
+    _staircase_error(histogram.counts, histogram.width, theta / timesteps, levels, float(v_init), errors)
+    return errors
 
 
 @compiled
@@ -191,27 +155,33 @@ def _count(values: NDArray[np.float32], inverse: NDArray[np.float32], counts: ND
 def _staircase_error(
     counts: NDArray[np.float64],
     width: NDArray[np.float64],
-    above0: NDArray[np.float64],
-    above1: NDArray[np.float64],
     unit: NDArray[np.float64],
     levels: int,
     v_init: float,
     errors: NDArray[np.float64],
 ) -> None:
-    """Fill errors [C, K] for steps θ/T of unit [C, K]: see the module's docstring; the tails are those of `_Tails`."""
-    channels, candidates = unit.shape
-    bins = counts.shape[1]
+    """Fill errors [C, K] for steps θ/T of unit [C, K]: see the module's docstring. Empty channels are left out.
+
+    The density is uniform within each of the bins of counts [C, B]; G0 and G1 are known at the edges.
+    """
+    (channels, candidates), bins = unit.shape, counts.shape[1]
+    above0, above1 = np.zeros(bins + 1), np.zeros(bins + 1)
     for c in range(channels):
+        if width[c] == 0:
+            continue
+        for b in range(bins - 1, -1, -1):
+            above0[b] = above0[b + 1] + counts[c, b]
+            above1[b] = above1[b + 1] + counts[c, b] * (b + 0.5) * width[c]
         for k in range(candidates):
             linear, quadratic = 0.0, 0.0
             for j in range(1, levels + 1):
                 position = unit[c, k] * (j - v_init) / width[c]
                 if position >= bins:
                     break  # nothing lies above
-                bin_ = int(position)
-                part, density = position - bin_, counts[c, bin_]
-                quadratic += (above0[c, bin_] - part * density) * (2 * j - 1)
-                linear += above1[c, bin_] - density * width[c] * (bin_ * part + part * part / 2)
+                b = int(position)
+                part, density = position - b, counts[c, b]
+                quadratic += (above0[b] - part * density) * (2 * j - 1)
+                linear += above1[b] - density * width[c] * (b * part + part * part / 2)
             errors[c, k] = unit[c, k] ** 2 * quadratic - 2 * unit[c, k] * linear
 
 
@@ -245,23 +215,15 @@ def minimum_error_thresholds(
     """
     timesteps = max(1, min(timesteps, _MAX_LEVELS // max_burst))
     top = histogram.maximum()
-    alive = top > 0
-    theta = np.ones(len(top))
-    if alive.any():
-        live = ChannelHistogram(int(alive.sum()), histogram.counts.shape[1])
-        live.counts, live.width = histogram.counts[alive], histogram.width[alive]
-        reach = np.minimum(BEYOND * top[alive], upper)
-        weight = unevenness * (1.0 - 1.0 / timesteps) / 12.0
-        tails = _Tails.of(live)
+    reach = np.minimum(BEYOND * top, upper)
+    weight = unevenness * (1.0 - 1.0 / timesteps) / 12.0 * histogram.counts.sum(axis=1, keepdims=True)
 
-        def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
-            fixed = live.counts.sum(axis=1, keepdims=True) * np.square(candidate / timesteps)
-            seen = tails.squared_error(candidate, timesteps, max_burst, v_init) + weight * fixed
-            return np.asarray(seen + unseen * _unseen_error(candidate * max_burst, reach))
+    def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
+        seen = squared_error(histogram, candidate, timesteps, max_burst, v_init)
+        seen += weight * np.square(candidate / timesteps)
+        return np.asarray(seen + unseen * _unseen_error(candidate * max_burst, reach))
 
-        theta[alive] = _search(error, reach / max_burst, candidates)
-        theta[~alive] = np.median(theta[alive])
-    return np.minimum(theta, upper / max_burst).astype(np.float32)
+    return _filled(_search(error, reach / max_burst, candidates), top > 0, upper / max_burst)
 
 
 def signed_thresholds(
@@ -294,20 +256,20 @@ def signed_thresholds(
     """
     timesteps = max(1, min(timesteps, _MAX_LEVELS // max_burst))
     top = np.maximum(positive.maximum(), negative.maximum())
-    theta = np.ones(len(top))
-    alive = top > 0
-    if alive.any():
-        reach = np.minimum(BEYOND * top[alive], upper)
-        both = ((positive, v_init), (negative, 1.0 - v_init))
-        sides = [(_Tails.of(_part(h, alive)), v) for h, v in both if h.counts.any()]
+    reach = np.minimum(BEYOND * top, upper)
+    sides = [(h, v) for h, v in ((positive, v_init), (negative, 1.0 - v_init)) if h.counts.any()]
 
-        def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
-            errors = [tails.squared_error(candidate, timesteps, max_burst, v) for tails, v in sides]
-            return np.asarray(sum(errors) + unseen * _unseen_error(candidate * max_burst, reach))
+    def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
+        errors = [squared_error(histogram, candidate, timesteps, max_burst, v) for histogram, v in sides]
+        return np.asarray(sum(errors) + unseen * _unseen_error(candidate * max_burst, reach))
 
-        theta[alive] = _search(error, reach / max_burst, candidates)
-        theta[~alive] = np.median(theta[alive])
-    return np.minimum(theta, upper / max_burst).astype(np.float32)
+    return _filled(_search(error, reach / max_burst, candidates), top > 0, upper / max_burst)
+
+
+def _filled(theta: NDArray[np.float64], alive: NDArray[np.bool_], highest: float) -> NDArray[np.float32]:
+    """Return thresholds [C] of at most `highest`; a channel without values gets the median of the others, or 1."""
+    filled = np.where(alive, theta, np.median(theta[alive]) if alive.any() else 1.0)
+    return np.minimum(filled, highest).astype(np.float32)
 
 
 def _unseen_error(covered: NDArray[np.float64], reach: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -317,15 +279,6 @@ def _unseen_error(covered: NDArray[np.float64], reach: NDArray[np.float64]) -> N
     the largest value of the calibration data.
     """
     return np.asarray(np.square(np.maximum(reach[:, None] - covered, 0.0)))
-
-
-def _part(histogram: ChannelHistogram, channels: NDArray[np.bool_]) -> ChannelHistogram:
-    """Return the histogram of some channels; one that is empty gets a width, so that look-ups are defined."""
-    part = ChannelHistogram(int(channels.sum()), histogram.counts.shape[1])
-    part.counts = histogram.counts[channels]
-    width = histogram.width[channels]
-    part.width = np.where(width > 0, width, 1.0)
-    return part
 
 
 def _search(

@@ -25,9 +25,10 @@ from snncc.ops import Role, spec_of
 from snncc.passes import calibrate, chunk_pool
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Calibrate, generate_inputs
-from snncc.passes.frontier import Entry, Frontier, SpikeTrain
+from snncc.passes.frontier import Entry, Frontier
 from snncc.passes.layer import Layer
 from snncc.passes.layer_fit import LayerFit
+from snncc.passes.scaled import Scaled
 from snncc.passes.signed_fit import SignedFit
 from snncc.pipeline import Hook
 
@@ -264,17 +265,12 @@ def test_frontier_holds_no_more_than_what_is_still_read(monkeypatch: pytest.Monk
 def test_nothing_of_a_layer_outlives_the_calibration() -> None:
     network = compiled(NETWORKS["residual"].model(), timesteps=2)
     gc.collect()
-    kept = [o for o in gc.get_objects() if type(o) in (Layer, LayerFit, SignedFit, Entry, SpikeTrain)]
+    kept = [o for o in gc.get_objects() if type(o) in (Layer, LayerFit, SignedFit, Entry, Scaled)]
     assert kept == []
     assert len(network.record.layers) == 4
 
 
-def test_spike_train_decodes() -> None:
-    counts = np.array([[[0, 1]], [[4, 255]]], np.uint8)
-    train = SpikeTrain(counts, np.array([[0.5, 2.0]], np.float32))
-    assert train.decode().tolist() == [[[0.0, 2.0]], [[2.0, 510.0]]]
-    assert train.decode().dtype == np.float32
-    assert Entry([], [train]).temporal(0).tolist() == train.decode().tolist()
+def test_a_static_tensor_has_no_values_over_time() -> None:
     with pytest.raises(ValueError, match="static"):
         Entry([]).temporal(0)
 

@@ -13,7 +13,8 @@ from snncc.passes.error_parts import layer_error
 from snncc.passes.frontier import Entry
 from snncc.passes.layer import Layer
 from snncc.passes.layer_fit import LayerFit, match
-from snncc.passes.layer_sums import along, scale, sums, total
+from snncc.passes.layer_sums import along, sums, total
+from snncc.passes.scaled import Scaled
 
 
 def chunks(sizes: tuple[int, ...], offset: float = 0.3) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -54,9 +55,8 @@ def test_many_samples_do_not_drown_in_single_precision() -> None:
 def test_matched_values_have_the_mean_and_the_deviation_of_the_ann(gain: bool) -> None:
     pairs = chunks((40, 23))
     correction = match(total([sums(ann, snn[None], 1) for ann, snn in pairs]), gain=gain)
-    for _, snn in pairs:
-        scale(snn[None], along(correction.gain, 1, 3), along(correction.shift, 1, 3))
-    ann, snn = joined(pairs)
+    gain_, shift = along(correction.gain, 1, 3), along(correction.shift, 1, 3)
+    ann, snn = joined([(ann, Scaled(snn[None], gain_, shift).decode()[0]) for ann, snn in pairs])
     np.testing.assert_allclose(snn.mean(axis=(0, 2)), ann.mean(axis=(0, 2)), atol=1e-5)
     deviation = snn.std(axis=(0, 2)) / ann.std(axis=(0, 2))
     np.testing.assert_allclose(deviation, 1.0 if gain else deviation, rtol=1e-4)
