@@ -153,21 +153,9 @@ def test_presets(folder: Path, invoke: Invoke) -> None:
 
 
 def test_several_timesteps_and_one_target(folder: Path, invoke: Invoke) -> None:
-    command = (
-        "search",
-        "small.onnx",
-        "--calib",
-        "data.npz",
-        "-T",
-        "2",
-        "-T",
-        "6",
-        "--method",
-        "bsr",
-        "--simulate",
-        "2",
-    )
-    result = invoke(*command, "--min-agreement", "60", "-o", "front.json")
+    command = ("search", "small.onnx", "--calib", "data.npz", "--simulate", "2", "-T", "2", "-T", "6")
+    command += ("--method", "bsr", "-o", "front.json")
+    result = invoke(*command, "--min-agreement", "60")
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[0] == ["T", "spikes", "agreement"]
