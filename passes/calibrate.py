@@ -39,7 +39,7 @@ from snncc.passes.layer_sums import Sums, along, sums, total
 from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.passes.scaled import Scaled, add
 from snncc.passes.signed_fit import BETTER, SignedFit
-from snncc.passes.weight_fit import ROWS, Layout, Rows, fitted_weight, with_weight
+from snncc.passes.weight_fit import Layout, Rows, fitted_weight, with_weight
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
 from snncc.runtime.session import Array
@@ -296,7 +296,7 @@ class _Walk:
         runner = self._runner(segment)
         inputs = self.frontier[source].ann
         first = np.cumsum([0, *map(len, inputs)]).tolist()
-        most = max(1, ROWS // first[-1])
+        most = layout.positions(first[-1])
 
         def of_chunk(i: int) -> Rows:
             output = runner.run({source: inputs[i]})[node.outputs[0].name]

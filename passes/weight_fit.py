@@ -26,6 +26,8 @@ from snncc.graph import constant
 
 ROWS = 1 << 14
 """Positions of a layer's output that the regression sees, over all samples; at least one of each sample."""
+VALUES = 1 << 24
+"""Values that these rows hold at most, 64 MB, as long as that leaves one of each sample."""
 HELD_BACK = 4
 """Every so many samples one is held back."""
 LARGEST = 4096
@@ -76,6 +78,11 @@ class Layout:
             return np.moveaxis(w.reshape(groups, len(w) // groups, -1), 1, 2)
         alpha = float(self.node.attrs.get("alpha", 1.0))
         return (alpha * (w.T if self.node.attrs.get("transB", 0) else w))[None]
+
+    def positions(self, samples: int) -> int:
+        """Return how many positions of each sample the regression sees."""
+        rows = min(ROWS, VALUES // (self.groups * self.matrix.shape[1]))
+        return max(1, rows // samples)
 
     def weights(self, matrix: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return weights as the node keeps them, of what `matrix` looks like."""

@@ -55,6 +55,16 @@ def test_rows_depend_on_the_sample_not_on_the_chunk() -> None:
         np.testing.assert_array_equal(got, want[2:])
 
 
+def test_rows_are_bounded_but_every_sample_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = import_graph(parse(f"g ({LAYERS[0][0]}) => (float[N,6,4,5] y) {{ {LAYERS[0][1]} }}")).nodes[0]
+    layout = Layout.of(node)
+    assert layout is not None
+    assert layout.positions(100) == weight_fit.ROWS // 100
+    assert layout.positions(10**6) == 1
+    monkeypatch.setattr(weight_fit, "VALUES", 36 * 500)  # a row of both groups has 36 values
+    assert layout.positions(100) == 5
+
+
 @pytest.mark.parametrize(
     ("inputs", "body"),
     [
