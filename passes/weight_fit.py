@@ -82,7 +82,7 @@ class Layout:
     def positions(self, samples: int) -> int:
         """Return how many positions of each sample the regression sees."""
         rows = min(ROWS, VALUES // (self.groups * self.matrix.shape[1]))
-        return max(1, rows // samples)
+        return int(max(1, rows // samples))
 
     def weights(self, matrix: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return weights as the node keeps them, of what `matrix` looks like."""
