@@ -1,4 +1,4 @@
-"""The artifact in ONNX Runtime against the NumPy reference simulator: classes and spike counts on the test set."""
+"""The artifact in ONNX Runtime and the fused executor against the NumPy reference simulator: classes and spikes."""
 
 from __future__ import annotations
 
@@ -40,20 +40,27 @@ def simulate(network: snncc.SpikingNetwork, images: NDArray[np.float32], backend
 
 
 def compare(name: str, images: NDArray[np.float32], calibration: int, timesteps: int, *, verbose: bool) -> None:
-    """Compile a network of the zoo, run it both ways, print the differences."""
+    """Compile a network of the zoo, run it in all three ways, print the differences."""
     config = snncc.Config(timesteps=timesteps)
     calibrating = models.calibration_set()[0][:calibration].astype(np.float32)
     network = snncc.compile(f"zoo:{name}", calibration=calibrating, config=config)
-    ort, numpy = (simulate(network, images, backend) for backend in ("ort", "numpy"))
-    left, right = np.concatenate(ort.scores), np.concatenate(numpy.scores)
+    reference = simulate(network, images, "numpy")
+    for backend in ("ort", "fused"):
+        report(f"{name}, {backend}", simulate(network, images, backend), reference, len(images), verbose=verbose)
+
+
+def report(name: str, found: Totals, reference: Totals, images: int, *, verbose: bool) -> None:
+    """Print the differences of one executor from the reference."""
+    left, right = np.concatenate(found.scores), np.concatenate(reference.scores)
     same = float(np.mean(left.argmax(axis=1) == right.argmax(axis=1)))
-    differences = {layer: abs(ort.spikes[layer] - spikes) / max(spikes, 1.0) for layer, spikes in numpy.spikes.items()}
+    wanted = reference.spikes
+    differences = {layer: abs(found.spikes[layer] - spikes) / max(spikes, 1.0) for layer, spikes in wanted.items()}
     worst = max(differences, key=lambda layer: differences[layer])
     if verbose:
         for layer, difference in differences.items():
-            print(f"    {layer:40} {numpy.spikes[layer]:14,.0f} spikes, difference {difference:.5%}")
+            print(f"    {layer:40} {wanted[layer]:14,.0f} spikes, difference {difference:.5%}")
     print(
-        f"{name:20} same class {same:.2%} of {len(images):,}; spikes per layer within {differences[worst]:.5%} "
+        f"{name:26} same class {same:.2%} of {images:,}; spikes per layer within {differences[worst]:.5%} "
         f"({worst}); scores within {float(np.abs(left - right).max()):.2g}",
         flush=True,
     )

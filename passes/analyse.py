@@ -18,6 +18,7 @@ timesteps so far (`snncc.analysis.Form`), so that its result, too, is a mean ove
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
@@ -26,6 +27,7 @@ from snncc.analysis import Analysis, Domain, Form, NeuronSite, Traffic, Weighted
 from snncc.context import Context
 from snncc.errors import Obstacle
 from snncc.graph import is_missing, node_inputs, outer_inputs, producers, shape_of, static_dims
+from snncc.neurons.quantised import QuantisedActivation
 from snncc.ops import (
     Activation,
     Role,
@@ -40,6 +42,7 @@ from snncc.ops import (
 )
 from snncc.passes.base import Pass
 from snncc.passes.lower_scan import lowering_obstacles
+from snncc.passes.sample_size import count_one_sample
 
 _NEURON_ROLES = (Role.ACTIVATION, Role.NEURON)
 
@@ -50,12 +53,18 @@ class Analyse(Pass):
 
     def run(self, graph: gs.Graph, ctx: Context) -> bool:
         """Analyse the graph, whose shapes have been inferred."""
-        ctx.analysis = analyse(graph)
+        ctx.analysis = analyse(graph, ctx.quantised)
+        count_one_sample(graph, ctx.analysis)
         return False
 
 
-def analyse(graph: gs.Graph) -> Analysis:
-    """Analyse a normalised graph with inferred shapes (activations or neurons in place)."""
+def analyse(graph: gs.Graph, quantised: Mapping[str, QuantisedActivation] | None = None) -> Analysis:
+    """Analyse a normalised graph with inferred shapes (activations or neurons in place).
+
+    Args:
+        graph: the graph.
+        quantised: its activations that were trained in steps, by the name of the node.
+    """
     result = Analysis(batch=_fixed_batch(graph))
     neurons = _neuron_nodes(graph)
     _assign_domains(graph, neurons, result)
@@ -70,7 +79,7 @@ def analyse(graph: gs.Graph) -> Analysis:
     by_name = producers(graph)
     for node in graph.nodes:
         if node.name in neurons:
-            result.neurons.append(_site(node, by_name, result))
+            result.neurons.append(_site(node, by_name, result, (quantised or {}).get(node.name)))
         elif spec_of(node).role is Role.WEIGHTED:
             layer = _layer(node, result)
             if layer is not None:
@@ -260,7 +269,9 @@ def _find_fold_blockers(graph: gs.Graph, result: Analysis) -> None:
         (result.fold_blockers if domain is Domain.TEMPORAL else result.readout_blockers).append(line)
 
 
-def _site(node: gs.Node, by_name: dict[str, gs.Node], result: Analysis) -> NeuronSite:
+def _site(
+    node: gs.Node, by_name: dict[str, gs.Node], result: Analysis, quantised: QuantisedActivation | None
+) -> NeuronSite:
     current = node.inputs[0]
     shape = shape_of(current) or ()
     axis = channel_axis(current, by_name)
@@ -276,6 +287,7 @@ def _site(node: gs.Node, by_name: dict[str, gs.Node], result: Analysis) -> Neuro
         channels=size if isinstance(size, int) else None,
         rank=len(shape),
         dims=_dims_of_sample(current, result),
+        quantised=quantised,
     )
 
 

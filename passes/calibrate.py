@@ -32,15 +32,17 @@ from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.error_parts import LayerError, layer_error
-from snncc.passes.frontier import Entry, Frontier, Temporal, gains, running_mean
+from snncc.passes.frontier import Entry, Frontier, Temporal
 from snncc.passes.layer import Layer
 from snncc.passes.layer_fit import LayerFit, match, thresholds
 from snncc.passes.layer_sums import Sums, along, sums, total
 from snncc.passes.moments import gaussian_histogram, propagate_moments
+from snncc.passes.pattern_thresholds import pattern_thresholds
 from snncc.passes.scaled import Scaled, add
 from snncc.passes.signed_fit import BETTER, SignedFit
 from snncc.passes.weight_fit import Layout, Rows, fitted_weight, with_weight
 from snncc.runtime.buffers import BufferPool
+from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
 from snncc.runtime.session import Array
 
@@ -82,23 +84,26 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
     sites = ctx.analysis.neurons
     moments = propagate_moments(graph, ctx.batchnorm)
     for site in sites:
-        if site.input in moments:
+        config = ctx.layer_config(site.node)
+        # A burst neuron is as good only where it has as many levels as the activation, and nothing arrives unevenly.
+        exact = site.quantised is not None and config.timesteps * config.max_burst == site.quantised.levels
+        signed = config.neuron == "signed" or (config.neuron == "auto" and not (exact and site.static_input))
+        theta = pattern_thresholds(site, config, 1, signed=signed)
+        if theta is not None:
+            ctx.layers[site.node] = _calibration(config, theta, "pattern", config.v_init, signed=signed)
+        elif site.input in moments:
             histogram = gaussian_histogram(moments[site.input], site.activation.upper)
-            config = ctx.layer_config(site.node)
             theta = thresholds(histogram, site, config)
-            ctx.layers[site.node] = LayerCalibration(
-                theta,
-                "batchnorm",
-                config.v_init,
-                max_burst=config.max_burst,
-                threshold_ratio=config.threshold_ratio,
-            )
+            ctx.layers[site.node] = _calibration(config, theta, "batchnorm", config.v_init)
     missing = [site for site in sites if site.node not in ctx.layers]
     if not missing:
-        ctx.warn(
-            "no calibration data: thresholds come from BatchNormalization statistics, which assume normally "
-            "distributed currents, and biases are not corrected. Expect a lower accuracy than with --calib"
-        )
+        if any(layer.source == "batchnorm" for layer in ctx.layers.values()):
+            ctx.warn(
+                "no calibration data: thresholds come from BatchNormalization statistics, which assume normally "
+                "distributed currents, and biases are not corrected. Expect a lower accuracy than with --calib"
+            )
+        else:
+            ctx.warn("no calibration data: thresholds come from the steps of the training, biases are not corrected")
         return
     known = dict(ctx.layers)
     _calibrate_on(graph, ctx, generate_inputs(graph), False, "generated", progress)
@@ -331,7 +336,9 @@ class _Walk:
             is_signed = site.activation.encodes or layer.config.neuron == "signed"
             theta = signed.thresholds if is_signed else unsigned.thresholds
             v_init = layer.config.v_init
-            self.ctx.layers[site.node] = _calibration(layer.config, theta, self.source, v_init, signed=is_signed)
+            self.ctx.layers[site.node] = _calibration(
+                layer.config, theta, self._origin(layer), v_init, signed=is_signed
+            )
             self.frontier.put(site.output, Entry([*layer.target]))
             return
         is_signed = self._is_signed(layer, unsigned, signed)
@@ -355,7 +362,7 @@ class _Walk:
         site = layer.site
         if site.activation.encodes or self.config.neuron != "auto":
             return site.activation.encodes or self.config.neuron == "signed"
-        if site.static_input:
+        if site.static_input and site.quantised is None:
             return False  # nothing arrives unevenly
         one = [r.fired[which.start :: which.step] for r, which in zip(signed.matched, layer.enough, strict=True)]
         other = [r.fired for r in unsigned.trial]
@@ -368,13 +375,18 @@ class _Walk:
         # What stands for a part of the initial potential is no shift.
         moved = shift - effective * np.float32((config.v_init - fit.v_init) / config.timesteps)
         error = layer_error(fit.layer, responses, effective, moved, signed=False)
-        return _calibration(config, theta, self.source, fit.v_init, shift, error), effective, responses
+        return _calibration(config, theta, self._origin(fit.layer), fit.v_init, shift, error), effective, responses
 
     def _fit_signed(self, fit: SignedFit) -> tuple[LayerCalibration, NDArray[np.float32], list[Response]]:
         theta, effective, config, responses = fit.thresholds, fit.effective, fit.layer.config, fit.matched
         error = layer_error(fit.layer, responses, effective, fit.shift, signed=True)
-        layer = _calibration(config, theta, self.source, config.v_init, fit.shift, error, signed=True)
+        source = self._origin(fit.layer)
+        layer = _calibration(config, theta, source, config.v_init, fit.shift, error, signed=True)
         return layer, effective, responses
+
+    def _origin(self, layer: Layer) -> str:
+        quantised = layer.site.quantised
+        return "pattern" if quantised is not None and quantised.decides(layer.config) else self.source
 
 
 def _calibration(

@@ -6,11 +6,12 @@ for between the nodes, and NumPy's share of the work runs side by side too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
+
+from snncc.runtime.threads import available_cores
 
 R = TypeVar("R")
 
@@ -46,10 +47,3 @@ class ChunkPool:
         """Return `work(chunk)` for every chunk; raises what the first chunk that failed raised."""
         run = map if self._executor is None else self._executor.map
         return list(run(work, range(self.chunks)))
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -6,13 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from snncc.graph import outer_inputs
 from snncc.passes.scaled import Scaled
 from snncc.runtime.buffers import BufferPool
-from snncc.runtime.segments import Segment, Step
+from snncc.runtime.segments import Step, reads
 from snncc.runtime.session import Array
 
 Temporal = Scaled | NDArray[np.float32]
@@ -39,23 +37,6 @@ class Entry:
             raise ValueError("a static tensor has no values over time")
         value = self.snn[chunk]
         return value.decode() if isinstance(value, Scaled) else value
-
-
-def running_mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the means [T, ...] over the timesteps so far of what arrives at each of them."""
-    return np.asarray(np.cumsum(values, axis=0, dtype=np.float32) / _numbers(values))
-
-
-def gains(means: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Undo `running_mean`: y[t] = t·m[t] - (t-1)·m[t-1]. What isn't finite counts as zero."""
-    sums = np.where(np.isfinite(means), means, np.float32(0)) * _numbers(means)
-    result = sums.copy()
-    result[1:] -= sums[:-1]
-    return np.asarray(result)
-
-
-def _numbers(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.arange(1, len(values) + 1, dtype=np.float32).reshape(-1, *[1] * (values.ndim - 1))
 
 
 class Frontier:
@@ -93,10 +74,3 @@ class Frontier:
             array = value.values if isinstance(value, Scaled) else value
             if array.dtype == np.float32:
                 self._buffers.give(array)
-
-
-def reads(step: Step) -> list[str]:
-    """Return the names of the tensors that a step reads, constants aside."""
-    if isinstance(step, Segment):
-        return [t.name for t in step.inputs]
-    return list({t.name: None for t in outer_inputs(step) if not isinstance(t, gs.Constant)})

@@ -49,6 +49,8 @@ class Layer:
     def _activated(self, value: Array) -> NDArray[np.float32]:
         if self.site.activation.encodes:
             return np.asarray(value)
+        if self.site.quantised is not None:
+            return self.site.quantised(value)
         return np.clip(value, np.float32(0), np.float32(self.site.activation.upper))
 
     def along(self, values: NDArray[Any]) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from snncc.neurons.response import Response
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
 from snncc.passes.layer import Layer
 from snncc.passes.layer_sums import Sums
+from snncc.passes.pattern_thresholds import pattern_thresholds
 from snncc.passes.range_thresholds import range_thresholds
 
 SWEEPS = 2
@@ -148,6 +149,9 @@ def thresholds(histogram: ChannelHistogram, site: NeuronSite, config: Config) ->
     """
     if not config.per_channel:
         histogram = histogram.pooled()
+    known = pattern_thresholds(site, config, len(histogram.counts), signed=False)
+    if known is not None:
+        return known
     upper = site.activation.upper / config.threshold_ratio
     if config.threshold_method != "mse":
         percent = 100.0 if config.threshold_method == "max" else config.percentile

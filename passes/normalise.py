@@ -9,6 +9,7 @@ from snncc.passes.base import Pass
 from snncc.passes.constants import ConstantsToInitializers
 from snncc.passes.dead_nodes import RemoveDeadNodes
 from snncc.passes.dequantise import Dequantise
+from snncc.passes.einsum_weights import EinsumToMatMul
 from snncc.passes.fixpoint import Fixpoint
 from snncc.passes.float32 import ComputeInFloat32
 from snncc.passes.fold_affine import FoldAffine
@@ -31,6 +32,8 @@ NORMALISE: tuple[Pass, ...] = (
     ComputeInFloat32(),
     # Again: a Cast from float16 to float32 does nothing now.
     RemoveNoOps(),
+    # Needs ranks; before everything that looks for weighted layers.
+    EinsumToMatMul(),
     # Before a layer takes in the division by λ that the pattern begins with.
     RecogniseQuantisedActivations(),
     # Last of the changes: BatchNormalization must directly follow its layer, its parameters be constant and float32,

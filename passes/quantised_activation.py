@@ -22,8 +22,9 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from snncc.context import Context, QuantisedActivation
+from snncc.context import Context
 from snncc.graph import Names, constant, infer_shapes, is_missing
+from snncc.neurons.quantised import QuantisedActivation
 from snncc.passes.base import Pass
 
 _ROUNDING = {"Floor": 0.0, "Round": 0.5}

@@ -18,6 +18,7 @@ from snncc.neurons.response import Response
 from snncc.neurons.signed_burst import simulate
 from snncc.neurons.threshold import ChannelHistogram, signed_thresholds
 from snncc.passes.layer import Layer
+from snncc.passes.pattern_thresholds import pattern_thresholds
 from snncc.passes.range_thresholds import range_thresholds
 
 BETTER = 0.9
@@ -37,6 +38,9 @@ def two_sided_thresholds(
     """
     if not config.per_channel:
         positive, negative = positive.pooled(), negative.pooled()
+    known = pattern_thresholds(site, config, len(positive.counts), signed=True)
+    if known is not None:
+        return known
     c, upper = config, site.activation.upper / config.threshold_ratio
     if c.threshold_method == "mse":
         return signed_thresholds(positive, negative, c.timesteps, c.max_burst, c.v_init, upper=upper)
@@ -77,7 +81,7 @@ class SignedFit:
     def matched(self) -> list[Response]:
         """What the layer does with its mean current matched to the ANN's, per chunk."""
         layer, c = self.layer, self.layer.config
-        constant = layer.entry.snn is None
+        constant = layer.entry.snn is None and layer.site.activation.encodes
         means = constant or layer.site.form is Form.MEAN
         unit = layer.along(self.effective)
         shift = None if self.shift is None else layer.along(self.shift)

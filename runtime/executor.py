@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from snncc.analysis import Analysis, Domain, Form
+from snncc.analysis import Form
 from snncc.artifact import FUNCTIONS_VERSION
 from snncc.errors import ArtifactError
 from snncc.graph import DOMAIN, import_graph, unique_name
 from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
+from snncc.runtime.readout import Readout
 from snncc.runtime.reference import Simulation
-from snncc.runtime.segments import Segment, SegmentRunner, plan
 from snncc.runtime.session import Array, Session
 from snncc.runtime.unlower import NEURON_STEPS, is_time_scan
 
@@ -46,7 +46,7 @@ class InstrumentedExecutor:
         self.timesteps = timesteps
         self.outputs = [t.name for t in network.outputs]
         analysis = analyse(network)
-        self._readout = _Readout(network, analysis)
+        self._readout = Readout(network, analysis)
         self._means = {name for name, form in analysis.forms.items() if form is Form.MEAN} | analysis.sizes
         axes = [0, 1] if analysis.separable else [0]
         self._probes = _Instrumented(model, self._readout.static, self._readout.temporal, axes)
@@ -83,33 +83,6 @@ class InstrumentedExecutor:
             for name in self.outputs:
                 traced[name].append(done.get(name, values[name]))
         return {name: np.stack(steps) for name, steps in traced.items()}
-
-
-class _Readout:
-    """Everything after the last neuron.
-
-    Attributes:
-        static: names of the tensors that it reads and that are computed before the first neuron.
-        temporal: names of the tensors that it reads the mean over time of.
-        outputs: names of the network's outputs.
-    """
-
-    def __init__(self, network: gs.Graph, analysis: Analysis) -> None:
-        neurons = {site.node for site in analysis.neurons}
-        steps = plan(network, analysis, lambda node: node.name in neurons)
-        readout = [s for s in steps if isinstance(s, Segment) and s.domain is Domain.READOUT]
-        self._runners = [SegmentRunner(network, s, analysis) for s in readout]
-        made = {t.name for node in network.nodes for t in node.outputs}
-        read = {t.name: None for s in readout for t in s.inputs if analysis.tensors.get(t.name) is Domain.STATIC}
-        self.static = [name for name in read if name in made]
-        temporal = {t.name: None for s in readout for t in s.inputs}
-        self.temporal = [name for name in temporal if analysis.tensors.get(name) is Domain.TEMPORAL]
-        self.outputs = {t.name for t in network.outputs}
-
-    def run(self, values: dict[str, Array]) -> dict[str, Array]:
-        for runner in self._runners:
-            values.update(runner.run(values))
-        return {name: value for name, value in values.items() if name in self.outputs}
 
 
 class _Instrumented:

@@ -271,6 +271,13 @@ def _shape_of_sample(tensor: gs.Tensor, analysis: Analysis) -> tuple[int, ...] |
     return tuple(shape[1:]) if shape and all(isinstance(d, int) and d > 0 for d in shape[1:]) else None
 
 
+def reads(step: Step) -> list[str]:
+    """Return the names of the tensors that a step reads, constants aside."""
+    if isinstance(step, Segment):
+        return [t.name for t in step.inputs]
+    return list({t.name: None for t in outer_inputs(step) if not isinstance(t, gs.Constant)})
+
+
 def increments(
     x: NDArray[np.float32], apply: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from snncc.errors import ModelError
 from snncc.graph import first_line
 
 Array = NDArray[Any]
+
+_BINDINGS = 64
+"""Most bindings that a session keeps."""
 
 
 class Session:
@@ -46,6 +50,7 @@ class Session:
         except Exception as error:  # onnxruntime raises its own types and plain RuntimeError
             raise ModelError(f"{what}: ONNX Runtime can't load it: {first_line(error)}") from error
         self._what = what
+        self._bindings: dict[Any, ort.IOBinding] = {}
         self.inputs = [i.name for i in self._session.get_inputs()]
         self.outputs = [o.name for o in self._session.get_outputs()]
 
@@ -68,13 +73,24 @@ class Session:
         Raises:
             ModelError: it breaks on these inputs, or an output is of another shape.
         """
+        arrays = [np.ascontiguousarray(feeds[name]) for name in self.inputs]
         try:
-            binding = self._session.io_binding()
-            for name in self.inputs:
-                binding.bind_cpu_input(name, np.ascontiguousarray(feeds[name]))
-            for name in self.outputs:
-                value = results[name]
-                binding.bind_output(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(self._bound(arrays, [results[name] for name in self.outputs]))
         except Exception as error:
             raise ModelError(f"{self._what}: ONNX Runtime failed: {first_line(error)}") from error
+
+    def _bound(self, arrays: list[Array], results: list[Array]) -> ort.IOBinding:
+        """Return a binding of inputs and outputs; the last ones are used again for the same places in memory."""
+        places = [(a.ctypes.data, a.shape, a.dtype) for a in (*arrays, *results)]
+        key = (threading.get_ident(), *places)
+        binding = self._bindings.get(key)
+        if binding is None:
+            binding = self._session.io_binding()
+            for name, (place, shape, dtype) in zip(self.inputs, places, strict=False):
+                binding.bind_input(name, "cpu", 0, dtype, shape, place)
+            for name, (place, shape, dtype) in zip(self.outputs, places[len(arrays) :], strict=True):
+                binding.bind_output(name, "cpu", 0, dtype, shape, place)
+            if len(self._bindings) >= _BINDINGS:
+                self._bindings.clear()
+            self._bindings[key] = binding
+        return binding

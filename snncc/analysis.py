@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from snncc.errors import Obstacle
+from snncc.neurons.quantised import QuantisedActivation
 from snncc.ops import Activation
 
 
@@ -51,6 +52,7 @@ class NeuronSite:
         rank: rank of the current.
         dims: sizes of the current of one sample; None if one isn't known or the samples of a batch are mixed.
         form: how the current holds time.
+        quantised: what the activation was in training, if it was trained in steps.
     """
 
     node: str
@@ -63,6 +65,7 @@ class NeuronSite:
     rank: int
     dims: tuple[int, ...] | None
     form: Form = Form.STEP
+    quantised: QuantisedActivation | None = None
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class LayerRecord:
         theta_min: smallest threshold θ of a channel.
         theta_max: largest threshold.
         thresholds: number of thresholds (channels, or 1).
-        threshold_source: "data", "batchnorm" or "generated".
+        threshold_source: "data", "batchnorm", "generated" or "pattern".
         max_burst: ψ.
         threshold_ratio: τ.
         v_init: initial membrane potential as a fraction of the effective threshold.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Analysis
 from snncc.config import Config
+from snncc.neurons.quantised import QuantisedActivation
 from snncc.ops import Activation
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class LayerCalibration:
 
     Attributes:
         v_threshold: θ, float32, [C] or [1].
-        source: where θ comes from: "data", "batchnorm" or "generated".
+        source: where θ comes from: "data", "batchnorm", "generated", or "pattern" for an activation trained in steps.
         v_init: initial membrane potential as a fraction of θe.
         bias_shift: what is added to the current, float32 [C]; None if there is no correction.
         mean_error: mean of SNN minus ANN activation after the correction, relative to the ANN's mean; None without
@@ -94,23 +95,6 @@ class WeightCorrection:
     weight: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True)
-class QuantisedActivation:
-    """What an activation was in training: λ/L · clip(floor(L·x/λ + v0), 0, L).
-
-    A neuron with θe = λ·T/L and at least L/T spikes per timestep gives the same for a constant current.
-
-    Attributes:
-        upper: λ, the largest value, in units of the activation.
-        levels: L, the number of steps above zero.
-        v_init: the shift that makes the floor a rounding, in [0, 1): v0 of the neuron that it was trained for.
-    """
-
-    upper: float
-    levels: int
-    v_init: float
-
-
 @dataclass
 class Context:
     """State that travels through the pipeline beside the graph.
@@ -142,15 +126,18 @@ class Context:
     warnings: list[str] = field(default_factory=list)
 
     def layer_config(self, node: str) -> Config:
-        """Return the options for one layer of neurons: the configuration, with the layer's own ψ and τ.
+        """Return the options for one layer of neurons: the configuration, with the layer's own ψ, τ and v0.
 
         Raises:
             UsageError: they are out of range.
         """
-        if node not in self.assignment:
-            return self.config
-        max_burst, threshold_ratio = self.assignment[node]
-        return replace(self.config, max_burst=max_burst, threshold_ratio=threshold_ratio)
+        config, quantised = self.config, self.quantised.get(node)
+        if node in self.assignment:
+            max_burst, threshold_ratio = self.assignment[node]
+            config = replace(config, max_burst=max_burst, threshold_ratio=threshold_ratio)
+        if quantised is not None and quantised.decides(config):
+            config = replace(config, v_init=quantised.v_init)
+        return config
 
     def warn(self, message: str) -> None:
         """Note something the user should know, once."""

@@ -17,8 +17,9 @@ from snncc.data import load as load_data
 from snncc.data.spec import InputSpec, format_shape
 from snncc.errors import DataError, UsageError
 from snncc.loader import LoadedModel
-from snncc.network import Source, SpikingNetwork, input_specs, read_ann, resolve_data
+from snncc.network import Source, SpikingNetwork, input_specs, read_ann, resolve_data, run_size
 from snncc.passes.calibrate import Progress
+from snncc.runtime.executor import InstrumentedExecutor
 from snncc.runtime.meter import PROFILES, Meter, Reading
 from snncc.runtime.reference import Simulation
 from snncc.runtime.session import Array, Session
@@ -101,8 +102,8 @@ def evaluate(
     data: Any,
     *,
     ann: Source | LoadedModel | None = None,
-    backend: str = "ort",
-    batch_size: int = 32,
+    backend: str = "fused",
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Run a spiking network over data, and its ANN beside it.
@@ -114,8 +115,8 @@ def evaluate(
         network: the spiking network.
         data: a `Dataset`, or what `snncc.data.load` takes; with labels for the accuracy.
         ann: the network that it was compiled from, for its accuracy, the agreement and the error of the outputs.
-        backend: "ort" for ONNX Runtime, "numpy" for the reference simulator.
-        batch_size: samples at a time, where the networks' own batches are open.
+        backend: see `SpikingNetwork.run`.
+        batch_size: samples at a time, where the networks' own batches are open; None for `run_size`.
         progress: told about finished batches.
 
     Raises:
@@ -126,8 +127,9 @@ def evaluate(
     samples = data if isinstance(data, Dataset) else load_data(resolve_data(data), network.inputs)
     other = None if ann is None else _Ann(read_ann(ann), network)
     simulator = network.simulator(backend)
+    backend = "ort" if isinstance(simulator, InstrumentedExecutor) else backend
     meter = Meter(network.sized(samples), network.record.timesteps)
-    size = _batch_size(samples, other, batch_size)
+    size = _batch_size(samples, other, run_size(network.record.timesteps) if batch_size is None else batch_size)
     if not meter.analysis.separable:  # activity is summed run by run, so all runs must have the same size
         size = next(n for n in range(min(size, len(samples)), 0, -1) if len(samples) % n == 0)
     tally: _Tally | None = None

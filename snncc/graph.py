@@ -224,6 +224,8 @@ def infer_shapes(graph: gs.Graph) -> None:
         info = known.get(name)
         if info is None or not info.type.HasField("tensor_type"):
             tensor.shape = old
+            # Only what the file describes comes with its type.
+            tensor.type = (None if info is None else info.type.WhichOneof("value")) or tensor.type
             continue
         imported = OnnxImporter.import_tensor(info)
         tensor.dtype = imported.dtype if imported.dtype is not None else tensor.dtype

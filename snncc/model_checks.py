@@ -39,7 +39,12 @@ def check_structure(model: onnx.ModelProto) -> None:
         kind = info.type.WhichOneof("value")
         if kind != "tensor_type":
             what = "has no type" if kind is None else f"is no tensor ({kind.removesuffix('_type')})"
-            raise ModelError(f"its input or output '{info.name}' {what}; export it with tensors at both ends")
+            remedy = "export it with tensors at both ends"
+            maker = next((node for node in model.graph.node if info.name in node.output), None)
+            if maker is not None and maker.op_type == "ZipMap":
+                what += f", made by node '{maker.name}' (ZipMap)"
+                remedy += ": with skl2onnx, `convert_sklearn(..., options={'zipmap': False})`"
+            raise ModelError(f"its input or output '{info.name}' {what}; {remedy}")
 
 
 def check_names(model: onnx.ModelProto) -> None:

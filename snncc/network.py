@@ -26,9 +26,12 @@ from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Progress
+from snncc.passes.sample_size import count_one_sample
 from snncc.passes.upgrade_opset import upgrade_opset
 from snncc.pipeline import ANALYSE, Hook, convert
+from snncc.runtime import fused
 from snncc.runtime.executor import InstrumentedExecutor, OrtExecutor
+from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.reference import ReferenceSimulator
 from snncc.runtime.unlower import unlower
 from snncc.weight_guard import is_better
@@ -36,7 +39,9 @@ from snncc.weight_guard import is_better
 Source = str | os.PathLike[str] | onnx.ModelProto
 """A model: the path of an ONNX file, `zoo:NAME`, or a model in memory."""
 
-BACKENDS = ("ort", "numpy")
+BACKENDS = ("fused", "ort", "numpy")
+_ROWS = 512
+"""Most samples times timesteps that run together."""
 
 
 class SpikingNetwork:
@@ -50,6 +55,8 @@ class SpikingNetwork:
     def __init__(self, model: onnx.ModelProto, record: Record) -> None:
         self.model, self.record = model, record
         self._executor: OrtExecutor | None = None
+        self._fused: FusedExecutor | None = None
+        self._fusible: bool | None = None
         self._network: gs.Graph | None = None
 
     @property
@@ -72,16 +79,17 @@ class SpikingNetwork:
         self,
         inputs: Any,
         *,
-        backend: str = "ort",
-        batch_size: int = 32,
+        backend: str = "fused",
+        batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Run the network.
 
         Args:
             inputs: an array for a network with one input, a mapping from input names to arrays, or a `Dataset`.
-            backend: "ort" for ONNX Runtime, "numpy" for the reference simulator.
-            batch_size: samples at a time, where the network's own batch is open.
+            backend: "fused" for the fast executor, "ort" for the artifact as it is in ONNX Runtime, "numpy" for the
+                reference simulator. A network with a trace, or whose time can't be folded, runs in "ort" for "fused".
+            batch_size: samples at a time, where the network's own batch is open; None for `run_size`.
             progress: told about finished batches.
 
         Returns:
@@ -94,18 +102,24 @@ class SpikingNetwork:
         if backend not in BACKENDS:
             raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
         data = inputs if isinstance(inputs, Dataset) else load_data(inputs, self.inputs)
+        batch_size = run_size(self.record.timesteps) if batch_size is None else batch_size
         parts: list[dict[str, NDArray[Any]]] = []
-        if backend == "numpy":
-            simulator = ReferenceSimulator(self.network, self.record.timesteps)
-            parts += [simulator.run(batch).outputs for batch in in_batches(data, batch_size, progress)]
-        else:
+        traces = {name for node in self.model.graph.node if node.op_type == "UnfoldTime" for name in node.output}
+        if backend == "ort" or (backend == "fused" and (traces or not self._is_fusible())):
             self._executor = self._executor or OrtExecutor(self.model)
             parts += [self._executor.run(batch) for batch in in_batches(data, batch_size, progress)]
-        traces = {name for node in self.model.graph.node if node.op_type == "UnfoldTime" for name in node.output}
+        else:
+            simulator = self.simulator(backend)
+            parts += [simulator.run(batch).outputs for batch in in_batches(data, batch_size, progress)]
         return {name: _join([p[name] for p in parts], traced=name in traces) for name in parts[0]}
 
-    def simulator(self, backend: str = "ort") -> InstrumentedExecutor | ReferenceSimulator:
-        """Return an executor that also reports spikes and outputs over time.
+    def _is_fusible(self) -> bool:
+        if self._fusible is None:
+            self._fusible = fused.runs(analyse(self.network))
+        return self._fusible
+
+    def simulator(self, backend: str = "fused") -> FusedExecutor | InstrumentedExecutor | ReferenceSimulator:
+        """Return an executor that also reports spikes and outputs over time; for the backends see `run`.
 
         Raises:
             UsageError: there is no such backend.
@@ -114,6 +128,9 @@ class SpikingNetwork:
             raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
         if backend == "numpy":
             return ReferenceSimulator(self.network, self.record.timesteps)
+        if backend == "fused" and self._is_fusible():
+            self._fused = self._fused or FusedExecutor(self.network, self.record.timesteps)
+            return self._fused
         return InstrumentedExecutor(self.model, self.network, self.record.timesteps)
 
     def report(self) -> dict[str, Any]:
@@ -133,6 +150,11 @@ def _join(parts: list[NDArray[Any]], *, traced: bool) -> NDArray[Any]:
     if parts[0].ndim == 0:
         return np.stack(parts)
     return np.concatenate(parts, axis=1 if traced else 0)
+
+
+def run_size(timesteps: int) -> int:
+    """Return how many samples to run at a time: 32, or fewer for many timesteps, all of which are in memory at once."""
+    return max(1, min(32, _ROWS // timesteps))
 
 
 def in_batches(data: Dataset, size: int, progress: Progress | None = None) -> Any:
@@ -331,7 +353,9 @@ def _account(graph: gs.Graph, ctx: Context) -> dict[str, Any]:
     """Return the account of an analysed network, open sizes taken from the calibration data."""
     analysis = ctx.analysis
     if ctx.calibration is not None and any(layer.macs is None for layer in analysis.layers):
-        analysis = analyse(sized_graph(import_graph(export_model(graph)), ctx.calibration))
+        sized = sized_graph(import_graph(export_model(graph)), ctx.calibration)
+        analysis = analyse(sized)
+        count_one_sample(sized, analysis)
     return network_summary(analysis)
 
 

@@ -25,6 +25,7 @@ from snncc.network import SpikingNetwork
 from snncc.neurons.burst_if import simulate
 from snncc.neurons.signed_burst import simulate as signed_simulate
 from snncc.passes.layer_sums import along
+from snncc.passes.pattern_thresholds import initial_potential
 from snncc.passes.scaled import Scaled
 from snncc.runtime.segments import submodel
 from snncc.runtime.session import Array, Session
@@ -104,7 +105,7 @@ class InContext:
         arriving, v_init = current.reshape(timesteps, -1, *current.shape[1:]), self._v_init[site.node]
         if neuron.op == "BurstIF":
             # A part of the initial potential reaches the neuron as current; in the bias it stands for the uniform θe.
-            deferred = self._config.v_init - v_init
+            deferred = initial_potential(site, self._config) - v_init
             uniform = np.asarray(constant(neuron.inputs[1]), np.float32).reshape(-1)
             uniform = uniform * np.float32(neuron.attrs["threshold_ratio"])
             shift = along((theta - uniform) * (deferred / timesteps), axis, current.ndim)

@@ -165,7 +165,7 @@ class _Search:
         """Score what the cache doesn't know."""
         ctx = Context(self._config)
         graph = analyse_network(self._loaded, ctx, Hook())
-        ctx.analysis = analyse(sized_graph(graph, self._data))
+        ctx.analysis = analyse(sized_graph(graph, self._data), ctx.quantised)
         self.class_output = class_output(graph, self._data)
         names = [site.node for site in ctx.analysis.neurons]
         missing = {name: [c for c in candidates(name) if _key(name, c) not in self._scores.rows] for name in names}

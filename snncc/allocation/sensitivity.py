@@ -32,6 +32,7 @@ from snncc.neurons.threshold import UNEVENNESS, ChannelHistogram
 from snncc.passes.frontier import Entry, Frontier
 from snncc.passes.layer_fit import thresholds
 from snncc.passes.layer_sums import by_channel
+from snncc.passes.pattern_thresholds import initial_potential
 from snncc.passes.signed_fit import two_sided_thresholds
 from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, submodel
 from snncc.runtime.session import Array, Session
@@ -210,7 +211,7 @@ def fit(
     disturbed = uneven and not site.static_input and not signed  # a signed neuron takes back what came too early
     noise = float(np.sqrt(UNEVENNESS * (1 - 1 / config.timesteps) / 12)) if disturbed else 0.0
     bursts = np.array([c.max_burst for c in candidates], np.int64)
-    return Neurons(np.stack(rows).astype(np.float32), bursts, config.timesteps, config.v_init, noise)
+    return Neurons(np.stack(rows).astype(np.float32), bursts, config.timesteps, initial_potential(site, config), noise)
 
 
 class _Walk:

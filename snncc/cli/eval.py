@@ -8,12 +8,12 @@ from snncc.cli.files import open_data, open_network
 from snncc.cli.options import (
     SETTINGS,
     backend_option,
-    batch_size_option,
     common_options,
     image_options,
     json_option,
     limit_option,
     pass_terminal,
+    run_size_option,
 )
 from snncc.cli.terminal import Terminal
 from snncc.data import ImageOptions
@@ -40,7 +40,7 @@ Profile spikes: 12.5 pJ per operation of the ANN, 77 fJ per spike.
 @click.option("--against", metavar="MODEL", help="The ANN, to compare with.")
 @limit_option
 @backend_option
-@batch_size_option
+@run_size_option
 @click.option(
     "--profile",
     type=click.Choice(list(PROFILES)),
@@ -61,7 +61,7 @@ def eval_command(
     against: str | None,
     limit: int | None,
     backend: str,
-    batch_size: int,
+    batch_size: int | None,
     profile: str,
     image: ImageOptions | None,
 ) -> None:

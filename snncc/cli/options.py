@@ -108,9 +108,9 @@ def backend_option(command: F) -> F:
     return click.option(
         "--backend",
         type=click.Choice(BACKENDS),
-        default="ort",
+        default="fused",
         show_default=True,
-        help="ONNX Runtime, or the slow reference simulator in NumPy.",
+        help="The fast executor, the artifact as it is in ONNX Runtime, or the slow reference simulator in NumPy.",
     )(command)
 
 
@@ -123,6 +123,16 @@ def batch_size_option(command: F) -> F:
         show_default=True,
         metavar="N",
         help="Samples at a time: a matter of memory and speed, not of results.",
+    )(command)
+
+
+def run_size_option(command: F) -> F:
+    """Add --batch-size of a spiking network, which holds T times as many values as its ANN."""
+    return click.option(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="Samples at a time: a matter of memory and speed, not of results.  [default: 32, fewer where T > 16]",
     )(command)
 
 

@@ -10,12 +10,12 @@ from snncc.cli.files import check_output, open_data, open_network, save_npz
 from snncc.cli.options import (
     SETTINGS,
     backend_option,
-    batch_size_option,
     common_options,
     image_options,
     json_option,
     limit_option,
     pass_terminal,
+    run_size_option,
 )
 from snncc.cli.terminal import Terminal
 from snncc.data import ImageOptions
@@ -38,7 +38,7 @@ Examples:
 @click.option("--output", metavar="OUT", help="Write all outputs to this .npz, by name; default: print a summary.")
 @limit_option
 @backend_option
-@batch_size_option
+@run_size_option
 @image_options
 @json_option
 @common_options
@@ -51,7 +51,7 @@ def run_command(
     output: str | None,
     limit: int | None,
     backend: str,
-    batch_size: int,
+    batch_size: int | None,
     image: ImageOptions | None,
 ) -> None:
     """Run a compiled network on data and keep its outputs.

@@ -27,10 +27,14 @@ _MAX_LEVELS = 4096  # beyond this many steps the quantisation error is far below
 _TINY = 1e-30  # no activation of a trained network: a channel that has nothing larger is dead
 UNEVENNESS = 4.0
 """Error by uneven arrival, as a multiple of the rounding error, for many timesteps; there is none at T = 1."""
-BEYOND = 1.5
+BEYOND = 2.0
 """The next value may be larger than all that were seen: the search counts one at this multiple of the largest,"""
-UNSEEN = 0.1
-"""with this weight: a tenth of a value that was seen."""
+UNSEEN = 0.05
+"""with this weight: a twentieth of a value that was seen."""
+FEW = 32
+"""Fewer values say little of how large the next may be: such a channel is taken to be like the median one,"""
+FURTHEST = 10.0
+"""unless that is larger by more than this: its own scale counts too."""
 
 
 class ChannelHistogram:
@@ -215,7 +219,7 @@ def minimum_error_thresholds(
     """
     timesteps = max(1, min(timesteps, _MAX_LEVELS // max_burst))
     top = histogram.maximum()
-    reach = np.minimum(BEYOND * top, upper)
+    reach = np.minimum(_next_value(top, histogram.counts.sum(axis=1)), upper)
     weight = unevenness * (1.0 - 1.0 / timesteps) / 12.0 * histogram.counts.sum(axis=1, keepdims=True)
 
     def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -256,7 +260,8 @@ def signed_thresholds(
     """
     timesteps = max(1, min(timesteps, _MAX_LEVELS // max_burst))
     top = np.maximum(positive.maximum(), negative.maximum())
-    reach = np.minimum(BEYOND * top, upper)
+    count = positive.counts.sum(axis=1) + negative.counts.sum(axis=1)
+    reach = np.minimum(_next_value(top, count), upper)
     sides = [(h, v) for h, v in ((positive, v_init), (negative, 1.0 - v_init)) if h.counts.any()]
 
     def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -270,6 +275,13 @@ def _filled(theta: NDArray[np.float64], alive: NDArray[np.bool_], highest: float
     """Return thresholds [C] of at most `highest`; a channel without values gets the median of the others, or 1."""
     filled = np.where(alive, theta, np.median(theta[alive]) if alive.any() else 1.0)
     return np.minimum(filled, highest).astype(np.float32)
+
+
+def _next_value(top: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how large the next value may be, [C], after `count` [C] values that aren't zero, the largest `top` [C]."""
+    alive = top > 0
+    typical = np.median(top[alive]) if alive.any() else 0.0
+    return np.asarray(BEYOND * np.where(count < FEW, np.clip(typical, top, FURTHEST * top), top))
 
 
 def _unseen_error(covered: NDArray[np.float64], reach: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -80,7 +80,8 @@ def operation_table(reading: Reading) -> Table:
 
 def evaluation_facts(evaluation: Evaluation, record: Record, snn: str, data: str, against: str | None) -> Table:
     """Return what was evaluated, in a few lines."""
-    backend = {"ort": "ONNX Runtime", "numpy": "the NumPy reference simulator"}[evaluation.backend]
+    backends = {"fused": "the fused executor", "ort": "ONNX Runtime", "numpy": "the NumPy reference simulator"}
+    backend = backends[evaluation.backend]
     missing = evaluation.class_output is not None and evaluation.snn_accuracy is None
     return facts(
         {

@@ -16,6 +16,7 @@ _SOURCES = {
     "data": "from the calibration data",
     "batchnorm": "from BatchNormalization statistics",
     "generated": "from random inputs",
+    "pattern": "from the steps of the training",
 }
 
 

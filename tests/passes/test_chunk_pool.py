@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from snncc.passes.chunk_pool import ChunkPool, available_cores
+from snncc.passes.chunk_pool import ChunkPool
+from snncc.runtime.threads import available_cores
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 8, None])

@@ -95,7 +95,7 @@ def test_states_of_open_size_take_their_shape_from_a_copy(samples: int) -> None:
     assert network.record.network["lowering"] == "scan"
     feeds = inputs_of(model, samples, seed=4)
     expected = run(model, feeds)["y"]
-    for backend in ("ort", "numpy"):
+    for backend in ("ort", "numpy", "fused"):
         got = network.run(feeds, backend=backend)["y"]
         assert got.shape == expected.shape
         assert np.linalg.norm(got - expected) < 0.02 * np.linalg.norm(expected)

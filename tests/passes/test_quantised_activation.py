@@ -8,8 +8,9 @@ import pytest
 from graph_checks import parse, run
 
 from snncc.config import Config
-from snncc.context import Context, QuantisedActivation
+from snncc.context import Context
 from snncc.graph import constant, export_model, import_graph, infer_shapes
+from snncc.neurons.quantised import QuantisedActivation
 from snncc.passes.normalise import NORMALISE
 from snncc.passes.quantised_activation import RecogniseQuantisedActivations
 

@@ -93,7 +93,7 @@ def feeds_of(network: SpikingNetwork, samples: int = 1) -> dict[str, np.ndarray]
     return inputs_of(network.model, samples, seed=5)
 
 
-@pytest.mark.parametrize("backend", ["ort", "numpy"])
+@pytest.mark.parametrize("backend", ["ort", "numpy", "fused"])
 @pytest.mark.parametrize(
     ("attributes", "weight", "out", "options"),
     [

@@ -52,7 +52,7 @@ def written_out(c: dict[str, np.ndarray], x: np.ndarray) -> tuple[np.ndarray, di
     return np.stack(trace), spikes
 
 
-@pytest.mark.parametrize("backend", ["numpy", "ort"])
+@pytest.mark.parametrize("backend", ["numpy", "ort", "fused"])
 def test_two_layers_written_out(backend: str) -> None:
     network = compiled(parse(TWO_LAYERS), timesteps=T, max_burst=PSI, neuron="burst")
     x = inputs_of(network.model, 20, seed=3)
@@ -65,7 +65,7 @@ def test_two_layers_written_out(backend: str) -> None:
     assert simulation.samples == 20
 
 
-@pytest.mark.parametrize("backend", ["numpy", "ort"])
+@pytest.mark.parametrize("backend", ["numpy", "ort", "fused"])
 def test_a_run_leaves_no_state_behind(backend: str) -> None:
     network = compiled(NETWORKS["maxpool_pads"].model(), timesteps=3)
     simulator = network.simulator(backend)
@@ -78,7 +78,7 @@ def test_a_run_leaves_no_state_behind(backend: str) -> None:
         np.testing.assert_array_equal(after.spikes[name], spikes)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "ort"])
+@pytest.mark.parametrize("backend", ["numpy", "ort", "fused"])
 def test_no_trace_unless_asked_for(backend: str) -> None:
     network = compiled(NETWORKS["plain"].model(), timesteps=2)
     assert network.simulator(backend).run(inputs_of(network.model, 1)).trace == {}
@@ -88,7 +88,7 @@ def test_static_output_is_the_same_at_every_step() -> None:
     for trace in (False, True):
         network = compiled(NETWORKS["static_branch"].model(), timesteps=3, trace=trace)
         feeds = inputs_of(network.model, 2)
-        for backend in ("ort", "numpy"):
+        for backend in ("ort", "numpy", "fused"):
             simulation = network.simulator(backend).run(feeds, trace=True)
             for step in simulation.trace["side"]:
                 np.testing.assert_array_equal(step, simulation.outputs["side"])

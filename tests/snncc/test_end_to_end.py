@@ -128,7 +128,7 @@ def test_compiles_runs_and_is_metered(name: str) -> None:
     ann, feeds = CASES[name]
     expected = ort.InferenceSession(ann.SerializeToString()).run(None, feeds)
     network = snncc.compile(ann, calibration=feeds, config=snncc.Config(timesteps=64))
-    for backend in ("ort", "numpy"):
+    for backend in ("ort", "numpy", "fused"):
         outputs = network.run(feeds, backend=backend)
         for declared, reference in zip(ann.graph.output, expected, strict=True):
             got = outputs[declared.name]

@@ -279,6 +279,21 @@ def foreign_opset_below_one(model: onnx.ModelProto) -> None:
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", -1))
 
 
+def zipped_output(model: onnx.ModelProto) -> None:
+    scores = model.graph.output[0]
+    model.graph.node.append(
+        onnx.helper.make_node(
+            "ZipMap", [scores.name], ["zipped"], "zip", domain="ai.onnx.ml", classlabels_int64s=[0, 1]
+        )
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 1))
+    kind = onnx.helper.make_sequence_type_proto(
+        onnx.helper.make_map_type_proto(onnx.TensorProto.INT64, onnx.helper.make_tensor_type_proto(1, None))
+    )
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_value_info("zipped", kind))
+
+
 def name_that_is_no_text(model: onnx.ModelProto) -> None:
     data = model.SerializeToString().replace(b"act", b"\xff\xfe\xfd")
     model.ParseFromString(data)
@@ -301,6 +316,7 @@ def bad_attribute(model: onnx.ModelProto) -> None:
         (without_outputs, "has no outputs"),
         (without_nodes, "holds no network"),
         (sequence_input, "'x' is no tensor (sequence)"),
+        (zipped_output, "made by node 'zip' (ZipMap); export it with tensors at both ends: with skl2onnx, `convert_"),
         (untyped_output, "'y' has no type"),
         (unsorted, "is no valid ONNX model: Nodes in a graph must be topologically sorted"),
         (unknown_op, "node 'act' (Frobnicate) is no operator of opset 17"),

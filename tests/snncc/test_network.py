@@ -20,7 +20,7 @@ def network() -> SpikingNetwork:
     return compiled(NETWORKS["two_inputs"].model(), timesteps=3)
 
 
-@pytest.mark.parametrize("backend", ["ort", "numpy"])
+@pytest.mark.parametrize("backend", ["ort", "numpy", "fused"])
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_run_in_batches(network: SpikingNetwork, backend: str, batch_size: int) -> None:
     feeds = inputs_of(network.model, 7)
@@ -33,8 +33,17 @@ def test_run_in_batches(network: SpikingNetwork, backend: str, batch_size: int) 
     assert seen == [(i, count) for i in range(1, count + 1)]
 
 
+@pytest.mark.parametrize(("timesteps", "size"), [(1, 32), (16, 32), (64, 8), (256, 2), (600, 1)])
+def test_many_timesteps_run_fewer_samples_at_a_time(timesteps: int, size: int) -> None:
+    """All timesteps of a run are in memory at once: 512 rows, and one sample at least."""
+    network = compiled(NETWORKS["two_inputs"].model(), timesteps=timesteps)
+    seen: list[tuple[int, int]] = []
+    network.run(inputs_of(network.model, 40), progress=lambda done, of: seen.append((done, of)))
+    assert seen[-1] == (-(-40 // size),) * 2
+
+
 @pytest.mark.parametrize("name", ["batch_of_one", "samples_mixed"])
-@pytest.mark.parametrize("backend", ["ort", "numpy"])
+@pytest.mark.parametrize("backend", ["ort", "numpy", "fused"])
 def test_run_with_a_fixed_batch(name: str, backend: str) -> None:
     """The batch size of the network counts, whatever is asked for."""
     model = NETWORKS[name].model()
@@ -53,7 +62,7 @@ def test_inputs_as_array_mapping_or_dataset() -> None:
 
 def test_what_does_not_fit_is_refused(network: SpikingNetwork) -> None:
     feeds = inputs_of(network.model, 3)
-    with pytest.raises(UsageError, match="backend is 'cuda': it must be one of ort, numpy"):
+    with pytest.raises(UsageError, match="backend is 'cuda': it must be one of fused, ort, numpy"):
         network.run(feeds, backend="cuda")
     with pytest.raises(DataError, match="'z'"):
         network.run({"x": feeds["x"]})

@@ -221,11 +221,30 @@ def test_many_timesteps_cost_no_more_than_the_resolution_is_worth() -> None:
 
 
 def test_few_values_and_many_levels_leave_room_for_larger_values() -> None:
-    """Half as much again where a level costs nothing; none where many values make levels dear."""
+    """As much again where a level costs nothing; none where many values make levels dear."""
     samples = np.random.default_rng(1).uniform(0, 5, (1, 1, 100_000))
     few = histogram_of(samples[..., :50])
-    assert minimum_error_thresholds(few, 256, 4, 0.5)[0] * 4 == pytest.approx(1.5 * few.maximum()[0], rel=0.01)
+    assert minimum_error_thresholds(few, 256, 4, 0.5)[0] * 4 == pytest.approx(2 * few.maximum()[0], rel=0.01)
     assert minimum_error_thresholds(histogram_of(samples), 2, 2, 0.5)[0] * 2 < 5.0
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_channel_with_few_values_borrows_from_the_others(signed: bool) -> None:
+    """By what the others reach, within ten times of its own; a thousand small values speak for themselves."""
+    rng, reach = np.random.default_rng(3), []
+    for count, scale in ((5, 0.5), (5, 1e-4), (1000, 1e-4)):
+        values = np.zeros((1000, 4, 1))
+        values[:, 1:] = rng.uniform(0, 4.0, (1000, 3, 1))
+        values[:count, 0, 0] = np.linspace(scale / 2, scale, count)
+        positive, none = histogram_of(values), ChannelHistogram(4)
+        theta = (
+            signed_thresholds(positive, none, 256, 4, 0.5)
+            if signed
+            else minimum_error_thresholds(positive, 256, 4, 0.5)
+        )
+        reach.append(float(theta[0]) * 4 / scale)
+    median = 4.0 / 0.5
+    assert reach == pytest.approx([2 * median, 20, 2], rel=0.02)
 
 
 @pytest.mark.parametrize("v_init", [0.0, 0.3, 0.5])

@@ -1,0 +1,141 @@
+"""Neurons of the fused executor: all timesteps of a block of elements at once, spikes written where currents stood.
+
+The arithmetic is that of the steps in `snncc.neurons`, in the same order, so that the spikes are the reference's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from snncc.graph import constant
+from snncc.neurons.compiled import compiled
+from snncc.neurons.response import BLOCK, flat, spread
+
+
+@dataclass
+class Neuron:
+    """The parameters of one layer.
+
+    Attributes:
+        op: "BurstIF", "SignedBurst", "SignedBurstRelu" or "SignedBurstClip".
+        theta: effective threshold θe, float32, broadcastable to [N, ...].
+        v_init: v0.
+        max_burst: ψ.
+        upper: bound of what is encoded.
+    """
+
+    op: str
+    theta: NDArray[np.float32]
+    v_init: np.float32
+    max_burst: np.float32
+    upper: np.float32
+    _spread: tuple[tuple[int, ...], NDArray[np.float32]] | None = None
+
+    @classmethod
+    def of(cls, node: gs.Node) -> Neuron:
+        """Read the parameters of a neuron's node in a network without time."""
+        theta, v_init = constant(node.inputs[1]), constant(node.inputs[2])
+        if theta is None or v_init is None:
+            raise ValueError(f"node '{node.name}' has no constant threshold and initial potential")
+        effective = theta.astype(np.float32) * np.float32(node.attrs["threshold_ratio"])
+        upper = np.float32(node.attrs.get("upper", np.inf))
+        return cls(node.op, effective, np.float32(v_init), np.float32(node.attrs["max_burst"]), upper)
+
+    def fire(self, values: NDArray[np.float32], spikes: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Simulate all timesteps.
+
+        Args:
+            values: what arrives, float32 [T, N, ...], or [1, N, ...] if it is constant over time: currents, or for
+                "SignedBurst" means over the timesteps so far.
+            spikes: filled with the graded spikes, contiguous float32 [T, N, ...]; may be `values` itself.
+
+        Returns:
+            Number of spikes of each element over time and samples, float64 [...].
+        """
+        shape = values.shape[2:]
+        if self._spread is None or self._spread[0] != shape:
+            self._spread = (shape, spread(self.theta, shape))
+        theta, x, out = self._spread[1], flat(values, 2), flat(spikes, 2)
+        emitted = np.zeros(len(theta))
+        if self.op == "BurstIF":
+            _burst(x, theta, self.v_init, self.max_burst, out, emitted)
+        else:
+            means = self.op == "SignedBurst"
+            _signed(x, means, theta, self.upper, self.v_init, self.max_burst, out, emitted)
+        return emitted.reshape(shape)
+
+
+@compiled
+def _burst(
+    x: NDArray[np.float32],
+    theta: NDArray[np.float32],
+    v_init: np.float32,
+    max_burst: np.float32,
+    spikes: NDArray[np.float32],
+    emitted: NDArray[np.float64],
+) -> None:
+    v_mem, fired = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    (timesteps, samples, elements), steps, none = spikes.shape, len(x), np.float32(0)
+    for n in range(samples):
+        for start in range(0, elements, BLOCK):
+            size = min(BLOCK, elements - start)
+            unit = theta[start : start + size]
+            for i in range(size):
+                v_mem[i], fired[i] = v_init * unit[i], none
+            for t in range(timesteps):
+                current, out = x[min(t, steps - 1), n, start : start + size], spikes[t, n, start : start + size]
+                for i in range(size):
+                    u = v_mem[i] + current[i]
+                    k = min(max(np.floor(u / unit[i]), none), max_burst)
+                    fired[i] += k
+                    s = unit[i] * k
+                    v_mem[i] = u - s
+                    out[i] = s
+            total = emitted[start : start + size]
+            for i in range(size):
+                total[i] += np.float64(fired[i])
+
+
+@compiled
+def _signed(
+    x: NDArray[np.float32],
+    means: bool,
+    theta: NDArray[np.float32],
+    upper: np.float32,
+    v_init: np.float32,
+    max_burst: np.float32,
+    spikes: NDArray[np.float32],
+    emitted: NDArray[np.float64],
+) -> None:
+    net, total = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    aims, fired = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    (timesteps, samples, elements), steps, none = spikes.shape, len(x), np.float32(0)
+    for n in range(samples):
+        for start in range(0, elements, BLOCK):
+            size = min(BLOCK, elements - start)
+            unit = theta[start : start + size]
+            for i in range(size):
+                net[i], total[i], fired[i] = none, none, none
+            for t in range(timesteps):
+                value, out = x[min(t, steps - 1), n, start : start + size], spikes[t, n, start : start + size]
+                number = np.float32(t + 1)
+                if means:
+                    for i in range(size):
+                        aims[i] = (value[i] if abs(value[i]) < np.inf else none) * number
+                else:
+                    for i in range(size):
+                        total[i] += value[i]
+                        aims[i] = min(max(total[i], none), upper * number)
+                for i in range(size):
+                    k = np.floor(aims[i] / unit[i] + v_init) - net[i]
+                    k = min(max(k, -max_burst), max_burst)
+                    net[i] += k
+                    fired[i] += abs(k)
+                    out[i] = unit[i] * k
+            found = emitted[start : start + size]
+            for i in range(size):
+                found[i] += np.float64(fired[i])

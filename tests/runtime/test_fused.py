@@ -1,0 +1,137 @@
+"""The fused executor against the reference simulator: outputs, spikes and traces of every kind of network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_networks import NETWORKS, compiled, inputs_of
+
+from snncc.network import SpikingNetwork
+from snncc.neurons.response import BLOCK
+from snncc.runtime import fused
+from snncc.runtime.executor import InstrumentedExecutor
+from snncc.runtime.fused import FusedExecutor
+from snncc.runtime.fused_neurons import Neuron
+from snncc.runtime.reference import ReferenceSimulator, Simulation, _Neuron
+
+T = 5
+
+
+def network_of(name: str, neuron: str = "auto") -> SpikingNetwork:
+    return compiled(NETWORKS[name].model(), timesteps=T, max_burst=3, neuron=neuron)
+
+
+FUSIBLE = [name for name in NETWORKS if isinstance(network_of(name).simulator("fused"), FusedExecutor)]
+
+
+def check_same(found: Simulation, wanted: Simulation) -> None:
+    """Spikes are whole numbers: they are equal. Values are to the rounding of the linear pieces."""
+    assert found.samples == wanted.samples
+    for name in wanted.spikes:
+        np.testing.assert_array_equal(found.spikes[name], wanted.spikes[name])
+    assert found.spikes.keys() == wanted.spikes.keys()
+    assert found.increments.keys() == wanted.increments.keys()
+    for name in wanted.increments:
+        np.testing.assert_allclose(found.increments[name], wanted.increments[name], rtol=1e-4, atol=1e-4)
+    assert found.outputs.keys() == wanted.outputs.keys()
+    for name in wanted.outputs:
+        np.testing.assert_allclose(found.outputs[name], wanted.outputs[name], rtol=1e-4, atol=1e-5)
+    for name in wanted.trace:
+        np.testing.assert_allclose(found.trace[name], wanted.trace[name], rtol=1e-4, atol=1e-5)
+
+
+def test_most_networks_are_fusible() -> None:
+    assert len(FUSIBLE) > len(NETWORKS) / 2
+
+
+@pytest.mark.parametrize("neuron", ["burst", "signed"])
+@pytest.mark.parametrize("name", FUSIBLE)
+def test_does_what_the_reference_does(name: str, neuron: str) -> None:
+    network = network_of(name, neuron)
+    feeds = inputs_of(NETWORKS[name].model(), 7, seed=3)
+    simulator = network.simulator("fused")
+    assert isinstance(simulator, FusedExecutor)
+    wanted = ReferenceSimulator(network.network, T).run(feeds, trace=True)
+    check_same(simulator.run(feeds, trace=True), wanted)
+    assert simulator.run(feeds).trace == {}
+
+
+@pytest.mark.parametrize(
+    ("threads", "samples", "chunk"), [(1, 1, 8), (1, 7, 3), (2, 7, 2), (4, 9, 1), (3, 2, 8), (2, 40, 8)]
+)
+@pytest.mark.parametrize("name", ["residual", "maxpool_pads"])
+def test_chunks_and_threads_are_no_matter(
+    name: str, threads: int, samples: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "_SAMPLES", chunk)
+    network = network_of(name)
+    feeds = inputs_of(NETWORKS[name].model(), samples, seed=4)
+    wanted = ReferenceSimulator(network.network, T).run(feeds, trace=True)
+    executor = FusedExecutor(network.network, T, threads)
+    for _ in range(3):  # what is left in the used arrays is no matter either
+        check_same(executor.run(feeds, trace=True), wanted)
+
+
+def test_inputs_and_earlier_results_stay_as_they_are() -> None:
+    network = network_of("residual")
+    feeds = inputs_of(NETWORKS["residual"].model(), 6)
+    before = {name: value.copy() for name, value in feeds.items()}
+    simulator = network.simulator("fused")
+    first = simulator.run(feeds)
+    kept = {name: value.copy() for name, value in first.outputs.items()}
+    simulator.run({name: value + 1 for name, value in feeds.items()})
+    for name, value in feeds.items():
+        np.testing.assert_array_equal(value, before[name])
+    for name, value in first.outputs.items():
+        np.testing.assert_array_equal(value, kept[name])
+
+
+def test_networks_that_step_through_time_run_in_onnxruntime() -> None:
+    names = [name for name in NETWORKS if name not in FUSIBLE]
+    assert names
+    for name in names:
+        network = network_of(name)
+        assert isinstance(network.simulator("fused"), InstrumentedExecutor)
+        with pytest.raises(ValueError, match="another executor"):
+            FusedExecutor(network.network, T)
+        feeds = inputs_of(NETWORKS[name].model(), 2)
+        for output, value in network.run(feeds, backend="ort").items():
+            np.testing.assert_array_equal(network.run(feeds, backend="fused")[output], value)
+
+
+def test_a_network_with_a_trace_gives_its_trace() -> None:
+    network = compiled(NETWORKS["residual"].model(), timesteps=T, trace=True)
+    feeds = inputs_of(NETWORKS["residual"].model(), 3)
+    one, other = network.run(feeds), network.run(feeds, backend="ort")
+    assert one.keys() == other.keys()
+    assert len(one) == 2
+
+
+@pytest.mark.parametrize("op", ["BurstIF", "SignedBurst", "SignedBurstRelu", "SignedBurstClip"])
+@pytest.mark.parametrize("constant", [False, True])
+def test_neurons_are_those_of_the_reference(op: str, constant: bool) -> None:
+    """Spike for spike, over several blocks of elements, in place and elsewhere."""
+    rng = np.random.default_rng(0)
+    size = BLOCK + 7
+    x = rng.normal(0.3, 1.0, (1 if constant else T, 3, 2, size)).astype(np.float32)
+    if op == "SignedBurst":
+        x[..., :3] = [np.nan, np.inf, -np.inf]
+    theta = rng.uniform(0.2, 1.0, (1, 2, 1)).astype(np.float32)
+    neuron = Neuron(op, theta, np.float32(0.5), np.float32(3), np.float32(1.2 if op == "SignedBurstClip" else np.inf))
+    stepped = _Neuron.__new__(_Neuron)
+    stepped.op, stepped.theta, stepped.v_init, stepped.max_burst, stepped.upper = (
+        op,
+        theta,
+        neuron.v_init,
+        3,
+        neuron.upper,
+    )
+    stepped.state = stepped.total = None
+    wanted = [stepped.advance(x[0 if constant else t], t + 1) for t in range(T)]
+    spikes = np.empty((T, *x.shape[1:]), np.float32)
+    emitted = neuron.fire(x, spikes)
+    np.testing.assert_array_equal(spikes, np.stack([s for s, _ in wanted]))
+    np.testing.assert_array_equal(emitted, np.abs(np.stack([n for _, n in wanted])).sum(axis=(0, 1)))
+    if not constant:
+        np.testing.assert_array_equal(neuron.fire(x, x), emitted)
+        np.testing.assert_array_equal(x, spikes)
