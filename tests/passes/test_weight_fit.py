@@ -135,7 +135,7 @@ def test_it_lowers_the_error_of_the_output(name: str, monkeypatch: pytest.Monkey
 def test_it_is_left_out_where_it_does_not_help(helps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_module, "is_better", lambda *_: helps)
     model = NETWORKS["residual"].model()
-    feeds = inputs_of(model, 64)
+    feeds = inputs_of(model, 256)
     fitted, plain = (compiled(model, data=feeds, timesteps=2, weight_calibration=w) for w in (True, False))
     one, two = ([t.raw_data for t in network.model.graph.initializer] for network in (fitted, plain))
     same = one == two
