@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -40,6 +40,7 @@ from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.passes.pattern_thresholds import pattern_thresholds
 from snncc.passes.scaled import Scaled, add
 from snncc.passes.signed_fit import BETTER, SignedFit
+from snncc.passes.weight_fit import Layout, Rows, fitted_weight, with_weight
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.increments import increments
@@ -199,10 +200,12 @@ class _Walk:
             if progress is not None:
                 progress(number, len(self.steps))
 
-    def _run_segment(self, segment: Segment) -> dict[str, Entry]:
+    def _run_segment(self, segment: Segment, over_time: Segment | None = None) -> dict[str, Entry]:
+        """Run a segment in ANN and SNN, and in the SNN another one in its place where that is given."""
         if self._adds(segment):
             return self._run_addition(segment)
         runner = self._runner(segment)
+        stepper = runner if over_time is None or over_time is segment else self._runner(over_time)
         names = [t.name for t in segment.inputs]
         temporal = {n for n in names if self.frontier[n].snn is not None}
         readout = segment.domain is Domain.READOUT
@@ -214,7 +217,7 @@ class _Walk:
             if not temporal:
                 return result, None
             feeds = {n: (self._snn(n, chunk, mode) if n in temporal else ann[n]) for n in names}
-            return result, runner.run_over_time(feeds, temporal, timesteps)
+            return result, stepper.run_over_time(feeds, temporal, timesteps)
 
         results = self.pool.each(work)
         entries = {}
@@ -272,7 +275,10 @@ class _Walk:
         inputs = tuple({t.name: t for t in node.inputs if not isinstance(t, gs.Constant)}.values())
         domain = self.analysis.domains[node.name]
         mode = self.analysis.modes.get(node.name, Form.STEP)
-        entry = self._run_segment(Segment(domain, (node,), inputs, (node.outputs[0],), mode))[node.outputs[0].name]
+        segment = Segment(domain, (node,), inputs, (node.outputs[0],), mode)
+        fitted = self._fit_weights(node, segment) if self.ctx.fit_weights else None
+        over_time = segment if fitted is None else replace(segment, nodes=(with_weight(node, fitted),))
+        entry = self._run_segment(segment, over_time)[node.outputs[0].name]
         if entry.snn is None:
             return
         self._check_finite(node.name, entry)
@@ -283,10 +289,26 @@ class _Walk:
             return sums(entry.ann[i], entry.temporal(i), axis, last=mode is Form.MEAN)
 
         correction = match(total(self.pool.each(of_chunk)), gain=self.config.gain_correction)
-        self.ctx.corrections[node.name] = correction
+        self.ctx.corrections[node.name] = correction if fitted is None else replace(correction, weight=fitted)
         gain, shift = along(correction.gain, axis, rank), along(correction.shift, axis, rank)
         entry.snn = [Scaled(entry.temporal(i), gain, shift, self.buffers) for i in range(self.pool.chunks)]
         entry.matched = axis is not None
+
+    def _fit_weights(self, node: gs.Node, segment: Segment) -> NDArray[np.float32] | None:
+        """Return the weights that bring the layer's mean output nearest to the ANN's; None for those it has."""
+        source, layout = node.inputs[0].name, Layout.of(node)
+        if layout is None or self.frontier[source].snn is None:
+            return None
+        runner = self._runner(segment)
+        inputs = self.frontier[source].ann
+        first = np.cumsum([0, *map(len, inputs)]).tolist()
+        most = layout.positions(first[-1])
+
+        def of_chunk(i: int) -> Rows:
+            output = runner.run({source: inputs[i]})[node.outputs[0].name]
+            return layout.rows(_dense(self._snn(source, i, None))[0], output, first[i], most)
+
+        return fitted_weight(layout, self.pool.each(of_chunk))
 
     def _run_pool(self, node: gs.Node) -> None:
         segment = Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))

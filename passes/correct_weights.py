@@ -40,7 +40,7 @@ class CorrectWeights(Pass):
 
 def _apply(graph: gs.Graph, node: gs.Node, correction: WeightCorrection) -> None:
     position = 0 if isinstance(node.inputs[0], gs.Constant) else 1
-    weight = constant(node.inputs[position])
+    weight = correction.weight if correction.weight is not None else constant(node.inputs[position])
     if weight is None:
         raise ValueError(f"node '{node.name}' has no constant weights")
     scaled = scale_weight(node, np.asarray(weight, np.float64), correction.gain, on_the_left=position == 0)

@@ -36,6 +36,9 @@ class Config:
         bias_correction: fold the mean conversion error of each layer into its bias. Needs calibration data.
         gain_correction: with the bias correction, also match the standard deviation of each weighted layer's output
             to the ANN's, by a factor per channel that is folded into the weights.
+        weight_calibration: with the bias correction, also fit the weights of each layer to what reaches it in the
+            SNN. It is kept only if it helps on a part of the calibration data that the fit doesn't see. Takes several
+            times as long.
         neuron: what a ReLU becomes: "burst" (unsigned spikes only), "signed" (a neuron that can take a spike back), or
             "auto": signed where that lowers the error. Every other activation becomes a signed neuron.
         analog: let values that no activation makes (of a Softmax, say) reach weights as they are, not as spikes.
@@ -57,6 +60,7 @@ class Config:
     per_channel: bool = True
     bias_correction: bool = True
     gain_correction: bool = True
+    weight_calibration: bool = False
     neuron: str = "auto"
     analog: bool = False
     strict: bool = False

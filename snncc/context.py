@@ -87,10 +87,12 @@ class WeightCorrection:
     Attributes:
         gain: float32 [C], positive.
         shift: float32 [C].
+        weight: float32, the weights that take the place of those in the file before the gain; None for the latter.
     """
 
     gain: NDArray[np.float32]
     shift: NDArray[np.float32]
+    weight: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -101,6 +103,7 @@ class Context:
         config: options of the compile.
         calibration: calibration data, None if there is none.
         assignment: ψ and τ of single layers of neurons, by the name of the node; the others have the configuration's.
+        fit_weights: calibrate the weights too.
         batchnorm: moments of the outputs of the BatchNormalization nodes that were in the file, by tensor name.
         analysis: result of the latest analysis.
         layers: result of calibration, by the name of the neuron's node.
@@ -113,6 +116,7 @@ class Context:
     config: Config
     calibration: Dataset | None = None
     assignment: dict[str, tuple[int, float]] = field(default_factory=dict)
+    fit_weights: bool = False
     batchnorm: dict[str, Moments] = field(default_factory=dict)
     analysis: Analysis = field(default_factory=Analysis)
     layers: dict[str, LayerCalibration] = field(default_factory=dict)

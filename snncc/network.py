@@ -34,6 +34,7 @@ from snncc.runtime.executor import InstrumentedExecutor, OrtExecutor
 from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.reference import ReferenceSimulator
 from snncc.runtime.unlower import unlower
+from snncc.weight_guard import is_better
 
 Source = str | os.PathLike[str] | onnx.ModelProto
 """A model: the path of an ONNX file, `zoo:NAME`, or a model in memory."""
@@ -259,20 +260,37 @@ def compile(
         DataError: the calibration data doesn't fit the model.
         UsageError: the assignment names a layer that isn't there, or is out of range.
     """
-    ctx = Context(config or Config(), assignment=dict(assignment or {}))
-    hook = hook or Hook()
-    loaded = read_ann(model)
+    config, hook, loaded = config or Config(), hook or Hook(), read_ann(model)
+    data: Dataset | None = None
     if calibration is not None:
         specs = input_specs(loaded.model)
         data = calibration if isinstance(calibration, Dataset) else load_data(resolve_data(calibration), specs)
-        ctx.calibration = data
+
+    def convert_with(fit_weights: bool) -> tuple[SpikingNetwork, gs.Graph, Context]:
+        ctx = Context(config, data, dict(assignment or {}), fit_weights=fit_weights)
+        if config.weight_calibration and not fit_weights:
+            ctx.warn("weight calibration was left out: on the samples that are held back it made nothing better")
+        return _converted(loaded, ctx, hook, progress)
+
+    network, graph, ctx = convert_with(config.weight_calibration)
+    if data is None or all(c.weight is None for c in ctx.corrections.values()):
+        return network
+    plain, _, _ = convert_with(False)
+    better = is_better(network.model, plain.model, loaded.model, data, graph, config.batch_size)
+    return network if better else plain
+
+
+def _converted(
+    loaded: LoadedModel, ctx: Context, hook: Hook, progress: Progress | None
+) -> tuple[SpikingNetwork, gs.Graph, Context]:
+    """Convert a network; return it, its graph, and what was found on the way."""
     graph = analyse_network(loaded, ctx, hook)
     _check_assignment(ctx)
     account = _account(graph, ctx)
     hook.run(convert(progress), graph, ctx)
     record = _record(loaded, ctx, account)
     metadata = {p.key: p.value for p in loaded.model.metadata_props}
-    return SpikingNetwork(build(graph, record, metadata), record)
+    return SpikingNetwork(build(graph, record, metadata), record), graph, ctx
 
 
 def _check_assignment(ctx: Context) -> None:

@@ -110,7 +110,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "bs+bsr": Preset("bs with burst-spike reallocation: ψ per layer at the spikes of bs", _PAPER, "bsr"),
         "bs+bsr+ssc": Preset("bs+bsr with sensitivity spike compression: τ per layer, r = 1", _PAPER, "bsr+ssc"),
         "best": Preset(
-            "ours: ψ and τ per layer at once, uneven arrival weighed, the best of what was simulated",
+            "ours: ψ and τ per layer at once, the best of what was simulated, and calibrated weights",
+            {"weight_calibration": True},
             method="joint",
             sensitivity="uneven",
         ),

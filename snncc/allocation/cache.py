@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 """Part of every name: what an older version has measured otherwise isn't read."""
 MOST_BYTES = 256 << 20
 """Size of the folder above which the files that were used longest ago are deleted."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from snncc.data import Dataset
 from snncc.runtime.session import Array
 
 _FLOOR = 1e-12  # least probability of a network that ends in a Softmax: its logarithm must be finite
@@ -24,6 +26,17 @@ def log_probabilities(scores: Array) -> NDArray[np.float64]:
 def symmetric_kl(ann: NDArray[np.float64], snn: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return KL(p‖q) + KL(q‖p) = Σ (p - q)(log p - log q) of log-probabilities [..., N, K], float64 [..., N]."""
     return np.asarray(((np.exp(ann) - np.exp(snn)) * (ann - snn)).sum(axis=-1))
+
+
+def class_output(graph: gs.Graph, data: Dataset) -> str | None:
+    """Return the first output [N, K] of floating-point numbers with K >= 2 that isn't shaped like an input."""
+    shapes = {tuple(data.arrays[spec.name].shape[1:]) for spec in data.inputs}
+    for tensor in graph.outputs:
+        shape = tuple(tensor.shape or ())
+        scores = len(shape) == 2 and np.dtype(tensor.dtype).kind == "f" and shape[1:] not in shapes
+        if scores and isinstance(shape[1], int) and shape[1] >= 2:
+            return str(tensor.name)
+    return None
 
 
 class Distance:

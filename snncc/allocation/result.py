@@ -22,8 +22,14 @@ Assignment = dict[str, Candidate]
 
 COSTS = ("spikes", "operations", "energy")
 """What a budget may be counted in: spikes, synaptic operations, or joules in the 45 nm profile; per sample."""
+ON_AGREEMENT = ("max_drop", "agreement")
+"""Kinds of budget on the agreement with the ANN, which only simulated points can meet."""
 _NEAR = 0.98
 """A simulated point that spends at least this share of a budget is preferred to one that was only predicted."""
+
+
+class UnmetError(UsageError):
+    """No choice that was simulated meets a budget on agreement."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class Budget:
 
     Attributes:
         kind: "relative" (to the uniform configuration), "spikes", "energy" (joules per sample), "max_drop" (points of
-            agreement with the ANN below the uniform configuration's), or "loss" (summed sensitivity, relative to the
-            uniform configuration's: the r of SSC).
+            agreement with the ANN below the uniform configuration's), "agreement" (per cent of agreement with the
+            ANN), or "loss" (summed sensitivity, relative to the uniform configuration's: the r of SSC).
         value: how much.
         cost: what is counted: see `COSTS`. "spikes" and "energy" settle it themselves.
     """
@@ -43,12 +49,16 @@ class Budget:
     cost: str = "spikes"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("relative", "spikes", "energy", "max_drop", "loss"):
-            raise UsageError(f"budget is {self.kind!r}: it must be relative, spikes, energy, max_drop or loss")
+        if self.kind not in ("relative", "spikes", "energy", "loss", *ON_AGREEMENT):
+            raise UsageError(
+                f"budget is {self.kind!r}: it must be relative, spikes, energy, loss, {' or '.join(ON_AGREEMENT)}"
+            )
         if self.cost not in COSTS:
             raise UsageError(f"cost is {self.cost!r}: it must be one of {', '.join(COSTS)}")
         if not np.isfinite(self.value) or self.value < 0 or (self.value == 0 and self.kind != "max_drop"):
             raise UsageError(f"the budget is {self.value!r}: it must be a positive number")
+        if self.kind == "agreement" and self.value > 100:
+            raise UsageError(f"the agreement wanted is {self.value!r}: it must be at most 100 per cent")
 
     @property
     def counted(self) -> str:
@@ -145,7 +155,8 @@ class SearchResult:
     def factors(self) -> NDArray[np.float64]:
         """Spikes in the simulated uniform configuration over those predicted for it, by layer; 1 where not known.
 
-        A prediction leaves the other layers as in the ANN, and lets currents arrive evenly.
+        A prediction leaves the other layers as in the ANN, and lets currents arrive evenly. It knows nothing of the
+        spikes that signed neurons take back either: the factor adds them as they were in the uniform configuration.
         """
         baseline = self.measurement(self.uniform)
         factors = np.ones(len(self.layers))
@@ -207,7 +218,7 @@ class SearchResult:
             kind = budget.counted
             whole = self.predicted(self.uniform, kind)[0] if baseline is None else baseline.cost(kind)
             return budget.value * whole
-        if budget.kind in ("max_drop", "loss"):
+        if budget.kind in ("loss", *ON_AGREEMENT):
             raise UsageError("a budget on agreement or sensitivity says nothing of cost")
         if budget.kind == "energy" and not self.measured:
             raise UsageError("a budget of energy needs a simulation, which counts the operations: search with one")
@@ -245,7 +256,7 @@ class SearchResult:
             UsageError: no choice is within the budget; the message names the nearest one that is.
         """
         kind = budget.counted
-        if budget.kind == "max_drop":
+        if budget.kind in ON_AGREEMENT:
             return self._cheapest(budget).assignment
         if budget.kind == "loss":
             return self.predict_cheapest(budget.value * self.predicted(self.uniform, kind)[1], kind)
@@ -257,15 +268,29 @@ class SearchResult:
             return min(within, key=lambda m: m.loss).assignment
         return self.predict_best(cost, kind)
 
-    def _cheapest(self, budget: Budget) -> Measurement:
+    def least_agreement(self, budget: Budget) -> float:
+        """Return the share of samples whose class must be the ANN's by a budget on agreement.
+
+        Raises:
+            UsageError: there are no classes, or nothing was simulated.
+        """
         baseline = self.measurement(self.uniform)
         if baseline is None or baseline.agreement is None:
             raise UsageError(
-                "a budget on the drop of agreement needs class scores and simulated points: give --budget, or search "
-                "with --simulate above 0"
+                "a budget on agreement needs class scores and simulated points: give --budget, or search with "
+                "--simulate above 0"
             )
-        least = baseline.agreement - budget.value / 100
-        good = [m for m in self.measured if m.agreement is not None and m.agreement >= least - 1e-12]
+        return budget.value / 100 if budget.kind == "agreement" else baseline.agreement - budget.value / 100
+
+    def _cheapest(self, budget: Budget) -> Measurement:
+        least = self.least_agreement(budget)
+        good = [m for m in self.measured if (m.agreement or 0.0) >= least - 1e-12]
+        if not good:
+            nearest = max(m.agreement or 0.0 for m in self.measured)
+            raise UnmetError(
+                f"no choice that was simulated agrees with the ANN on {least:.2%} of the calibration data: the nearest "
+                f"is {nearest:.2%}; ask for that, or allow more timesteps or a larger ψ"
+            )
         return min(good, key=lambda m: m.cost(budget.counted))
 
     def _index(self, layer: LayerTable, assignment: Mapping[str, Candidate]) -> int:

@@ -15,12 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from snncc.allocation.cache import Cache
 from snncc.allocation.candidates import Candidate, bursts, joined, ratios
 from snncc.allocation.in_context import InContext
-from snncc.allocation.result import Assignment, Budget, LayerTable, Measurement, SearchResult
+from snncc.allocation.metric import class_output
+from snncc.allocation.result import ON_AGREEMENT, Assignment, Budget, LayerTable, Measurement, SearchResult
 from snncc.allocation.sensitivity import LayerJob, Score, isolated
 from snncc.allocation.simulate import Simulations
 from snncc.artifact import VERSION
@@ -90,14 +90,12 @@ def search(
     if sensitivity not in SENSITIVITIES:
         raise UsageError(f"sensitivity is {sensitivity!r}: it must be one of {', '.join(SENSITIVITIES)}")
     loaded = read_ann(model)
-    data = calibration if isinstance(calibration, Dataset) else _data(calibration, loaded)
+    data = calibration if isinstance(calibration, Dataset) else load_calibration(calibration, loaded)
     chosen = _candidates("bsr" if method == "bsr+ssc" else method, candidates, config)
     found = _Search(loaded, data, config, sensitivity, cache)
     result = found.scored(method, lambda _: chosen, executor, progress)
-    if budget.kind == "max_drop" and (found.class_output is None or not simulate):
-        raise UsageError(
-            "a budget on the drop of agreement needs class scores [N, K] and simulated points: give a budget on cost"
-        )
+    if budget.kind in ON_AGREEMENT and (found.class_output is None or not simulate):
+        raise UsageError("a budget on agreement needs class scores [N, K] and simulated points: give a budget on cost")
     if method == "bsr+ssc" and candidates is None:
         return found.compressed(result, budget, simulate, executor, progress)
     if simulate:
@@ -105,7 +103,13 @@ def search(
     return replace(result, budget=budget, assignment=result.choose(budget))
 
 
-def _data(calibration: Any, loaded: LoadedModel) -> Dataset:
+def load_calibration(calibration: Any, loaded: LoadedModel) -> Dataset:
+    """Return calibration data, read for a model.
+
+    Raises:
+        UsageError: there is none.
+        DataError: it doesn't fit the model.
+    """
     if calibration is None:
         raise UsageError("a search needs calibration data: give some with --calib")
     return load_data(resolve_data(calibration), input_specs(loaded.model))
@@ -141,13 +145,13 @@ class _Search:
         options = {k: v for k, v in config.to_dict().items() if k not in ("batch_size", "trace")}
         fixed = {"version": VERSION, "model": loaded.sha256, "data": self._calibration["fingerprint"]}
         # Alone, a layer depends on nothing that only the other layers or the corrections have.
-        alone = ("timesteps", "v_init", "per_channel", "threshold_method", "percentile")
+        alone = ("timesteps", "v_init", "per_channel", "threshold_method", "percentile", "neuron")
         fit = options if sensitivity == "in-context" else {k: options[k] for k in alone}
         outputs = [output.name for output in loaded.outputs]
         self._scores = Cache(
             "sensitivity", {**fixed, **fit, "outputs": outputs, "kind": sensitivity} if cache else None
         )
-        own = {k: v for k, v in options.items() if k not in ("max_burst", "threshold_ratio")}
+        own = {k: v for k, v in options.items() if k not in ("max_burst", "threshold_ratio", "weight_calibration")}
         self._points = Cache("points", {**fixed, **own, "outputs": outputs} if cache else None)
         self.class_output: str | None = None
 
@@ -218,7 +222,7 @@ class _Search:
         progress: Progress | None,
     ) -> SearchResult:
         """Choose ψ for a budget on cost, then τ at that ψ: the paper's order."""
-        if budget.kind in ("max_drop", "loss"):
+        if budget.kind in ("loss", *ON_AGREEMENT):
             raise UsageError("the method bsr+ssc takes a budget on cost only: choose another --method")
         kind = budget.counted
         simulations = Simulations(self._loaded, self._data, self._config, self.class_output, self._points)
@@ -257,7 +261,7 @@ class _Search:
         result = replace(result, measured=tuple(found))
         if budget.kind == "loss":
             measure(result.choose(budget))
-        elif budget.kind == "max_drop":
+        elif budget.kind in ON_AGREEMENT:
             _bisect(result, budget, count, measure)
         else:
             _approach(result, budget, count, measure)
@@ -282,9 +286,10 @@ def _bisect(result: SearchResult, budget: Budget, count: int, measure: Callable[
     """Look for the cheapest point of the front whose simulated agreement is still good enough."""
     kind = budget.counted
     front = result.front(kind)
-    baseline = result.measured[0]
-    least = (baseline.agreement or 0.0) - budget.value / 100
+    baseline, least = result.measured[0], result.least_agreement(budget)
     low, high = float(front.cost[0]), float(baseline.cost(kind) - result.fixed_cost(kind))
+    if (baseline.agreement or 0.0) < least:
+        high, low = float(front.cost[-1]), min(high, float(front.cost[-1]))
     for _ in range(count):
         middle = float(np.sqrt(low * max(high, low)))
         point = measure(result.at(front.within_cost(middle), kind))
@@ -292,17 +297,6 @@ def _bisect(result: SearchResult, budget: Budget, count: int, measure: Callable[
             high = middle
         else:
             low = middle
-
-
-def class_output(graph: gs.Graph, data: Dataset) -> str | None:
-    """Return the first output [N, K] of floating-point numbers with K >= 2 that isn't shaped like an input."""
-    shapes = {tuple(data.arrays[spec.name].shape[1:]) for spec in data.inputs}
-    for tensor in graph.outputs:
-        shape = tuple(tensor.shape or ())
-        scores = len(shape) == 2 and np.dtype(tensor.dtype).kind == "f" and shape[1:] not in shapes
-        if scores and isinstance(shape[1], int) and shape[1] >= 2:
-            return str(tensor.name)
-    return None
 
 
 def _key(name: str, candidate: Candidate) -> str:

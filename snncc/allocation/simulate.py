@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,7 +26,8 @@ class Simulations:
     def __init__(
         self, loaded: LoadedModel, data: Dataset, config: Config, class_output: str | None, cache: Cache
     ) -> None:
-        self._loaded, self._data, self._config = loaded, data, config
+        # Fitting the weights takes longer than all the rest and changes little in which choice is the better one.
+        self._loaded, self._data, self._config = loaded, data, replace(config, weight_calibration=False)
         self._class_output, self._cache = class_output, cache
         self._expected: list[dict[str, Array]] | None = None
 

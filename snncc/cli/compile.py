@@ -67,6 +67,12 @@ Examples:
 @click.option("--no-bias-correction", is_flag=True, help="Leave weights and biases as they are.")
 @click.option("--no-gain-correction", is_flag=True, help="Correct biases only, not the gain of the weights.")
 @click.option(
+    "--weight-calibration/--no-weight-calibration",
+    default=False,
+    show_default=True,
+    help="Fit the weights to what reaches them in the SNN, where that helps on held-back calibration samples; slower.",
+)
+@click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
     help="A method by name; options that are given win over its own. Some search ψ and τ per layer first.",
@@ -107,6 +113,7 @@ def compile_command(
     per_layer: bool,
     no_bias_correction: bool,
     no_gain_correction: bool,
+    weight_calibration: bool,
     preset: str | None,
     front: str | None,
     budget: float | None,
@@ -114,6 +121,7 @@ def compile_command(
     energy: float | None,
     max_loss: float | None,
     max_drop: float | None,
+    min_agreement: float | None,
     cost: str | None,
     neuron: str,
     analog: bool,
@@ -141,6 +149,7 @@ def compile_command(
         "per_channel": not per_layer,
         "bias_correction": not no_bias_correction,
         "gain_correction": not no_gain_correction,
+        "weight_calibration": weight_calibration,
         "neuron": neuron,
         "analog": analog,
         "strict": strict,
@@ -155,7 +164,15 @@ def compile_command(
     loaded = read_ann(model)
     data = _calibration(loaded, calib, image, samples)
     assignment = None
-    wanted = read_budget(budget=budget, spikes=spikes, energy=energy, max_loss=max_loss, max_drop=max_drop, cost=cost)
+    wanted = read_budget(
+        budget=budget,
+        spikes=spikes,
+        energy=energy,
+        max_loss=max_loss,
+        max_drop=max_drop,
+        min_agreement=min_agreement,
+        cost=cost,
+    )
     if preset is not None and (front is not None or wanted is not None):
         raise UsageError("--preset chooses ψ and τ itself: leave --front and the budget away, or the preset")
     if front is not None:
@@ -201,8 +218,9 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _check_alone(front: str) -> None:
     """Refuse options that the file of a search settles."""
-    settled = ("timesteps", "max_burst", "v_init", "threshold_ratio", "per_layer", "no_bias_correction")
-    for name in (*settled, "no_gain_correction", "threshold_method", "percentile", "neuron", "analog"):
+    settled = ["timesteps", "max_burst", "v_init", "threshold_ratio", "threshold_method", "percentile", "per_layer"]
+    settled += ["no_bias_correction", "no_gain_correction", "weight_calibration", "neuron", "analog"]
+    for name in settled:
         if _on_the_command_line(name):
             option = "-T" if name == "timesteps" else "--" + name.replace("_", "-")
             raise UsageError(f"{option} with --front: '{front}' settles it; search again for another value")

@@ -11,8 +11,9 @@ import click
 from rich.table import Table
 
 from snncc.allocation.file import read, to_dict, write
+from snncc.allocation.over_time import search_timesteps
 from snncc.allocation.plot import check_plot, plot
-from snncc.allocation.result import COSTS, Budget, SearchResult
+from snncc.allocation.result import COSTS, Budget, SearchResult, UnmetError
 from snncc.allocation.run import METHODS, SENSITIVITIES, SIMULATE, search
 from snncc.cli.files import check_output, open_data
 from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
@@ -29,13 +30,22 @@ Examples:
   snncc search zoo:fashion_resnet20 --calib zoo:calibration -T 4 --budget 0.8 -o front.json
   snncc compile zoo:fashion_resnet20 --calib zoo:calibration --front front.json --budget 0.7
   snncc search model.onnx --calib images.npz --max-drop 0.5 -o front.json --plot front.svg
+  snncc search model.onnx --calib images.npz -T 1 -T 2 -T 4 --min-agreement 98 -o front.json
 """
 
 
 def budget_options(command: F) -> F:
-    """Add --budget, --spikes, --energy, --max-loss, --max-drop and --cost."""
+    """Add --budget, --spikes, --energy, --max-loss, --max-drop, --min-agreement and --cost."""
     for option in (
-        click.option("--cost", type=click.Choice(COSTS), help="What --budget and --max-drop count; default: spikes."),
+        click.option(
+            "--cost", type=click.Choice(COSTS), help="What a budget counts where it does not say so; default: spikes."
+        ),
+        click.option(
+            "--min-agreement",
+            type=float,
+            metavar="PERCENT",
+            help="Cheapest choice that says the ANN's class on so many per cent of the calibration data.",
+        ),
         click.option(
             "--max-drop",
             type=float,
@@ -66,6 +76,7 @@ def read_budget(
     energy: float | None,
     max_loss: float | None,
     max_drop: float | None,
+    min_agreement: float | None,
     cost: str | None,
 ) -> Budget | None:
     """Return the budget that the options give, None for none.
@@ -74,9 +85,12 @@ def read_budget(
         UsageError: there are two, or a value makes no sense.
     """
     options = {"relative": budget, "spikes": spikes, "energy": energy, "loss": max_loss, "max_drop": max_drop}
+    options["agreement"] = min_agreement
     given = {kind: value for kind, value in options.items() if value is not None}
     if len(given) > 1:
-        raise UsageError("give one budget only: --budget, --spikes, --energy, --max-loss or --max-drop")
+        raise UsageError(
+            "give one budget only: --budget, --spikes, --energy, --max-loss, --max-drop or --min-agreement"
+        )
     if not given:
         if cost is not None:
             raise UsageError("--cost without a budget: add --budget, --max-loss or --max-drop")
@@ -92,7 +106,16 @@ def read_budget(
 @click.option("--calib", metavar="DATA", required=True, help="Calibration data, as for `snncc compile`.")
 @click.option("-o", "--output", metavar="FRONT.json", required=True, help="File to write.")
 @click.option("--samples", type=int, metavar="N", help="Use the first N calibration samples only.")
-@click.option("-T", "--timesteps", type=int, default=8, show_default=True, metavar="T", help="Simulation length.")
+@click.option(
+    "-T",
+    "--timesteps",
+    type=int,
+    multiple=True,
+    default=(8,),
+    show_default=True,
+    metavar="T",
+    help="Simulation length; several (-T 2 -T 4) with --min-agreement: the cheapest of them is taken.",
+)
 @click.option("--max-burst", type=int, default=4, show_default=True, metavar="ψ", help="ψ to compare with.")
 @click.option("--threshold-ratio", type=float, default=1.0, show_default=True, metavar="τ", help="τ to compare with.")
 @click.option("--per-layer", is_flag=True, help="One threshold per layer instead of one per channel.")
@@ -133,7 +156,7 @@ def search_command(
     calib: str,
     output: str,
     samples: int | None,
-    timesteps: int,
+    timesteps: tuple[int, ...],
     max_burst: int,
     threshold_ratio: float,
     per_layer: bool,
@@ -144,6 +167,7 @@ def search_command(
     energy: float | None,
     max_loss: float | None,
     max_drop: float | None,
+    min_agreement: float | None,
     cost: str | None,
     simulate: int,
     plot_file: str | None,
@@ -156,13 +180,21 @@ def search_command(
     The result holds the measurements, so `snncc compile --front` answers any other budget without searching again.
     """
     config = Config(
-        timesteps=timesteps,
+        timesteps=timesteps[0],
         max_burst=max_burst,
         threshold_ratio=threshold_ratio,
         per_channel=not per_layer,
         batch_size=batch_size,
     )
-    wanted = read_budget(budget=budget, spikes=spikes, energy=energy, max_loss=max_loss, max_drop=max_drop, cost=cost)
+    wanted = read_budget(
+        budget=budget,
+        spikes=spikes,
+        energy=energy,
+        max_loss=max_loss,
+        max_drop=max_drop,
+        min_agreement=min_agreement,
+        cost=cost,
+    )
     inputs = {"model": str(resolve(model)), "calibration data": calib}
     check_output(Path(output), "-o", inputs)
     if plot_file is not None:
@@ -171,23 +203,29 @@ def search_command(
     loaded = read_ann(model)
     data = open_data(calib, input_specs(loaded.model), image=image, limit=samples)
     with terminal.progress("searching", remaining=True) as progress:
-        result = search(
-            loaded,
-            calibration=data,
-            config=config,
-            method=method,
-            budget=wanted,
-            sensitivity=sensitivity,
-            simulate=simulate,
-            cache=not no_cache,
-            progress=progress,
-        )
+        options: dict[str, Any] = {
+            "method": method,
+            "sensitivity": sensitivity,
+            "simulate": simulate,
+            "cache": not no_cache,
+        }
+        options |= {"calibration": data, "config": config, "progress": progress}
+        if len(timesteps) > 1:
+            tried: list[tuple[int, SearchResult | UnmetError]] = []
+            result = search_timesteps(
+                loaded, timesteps, budget=wanted or Budget(), tell=lambda *found: tried.append(found), **options
+            )
+        else:
+            tried = []
+            result = search(loaded, budget=wanted, **options)
     write(result, output)
     if plot_file is not None:
         plot(result, Path(plot_file))
     if terminal.json:
         terminal.print_json({"output": output, **to_dict(result)})
     elif not terminal.quiet:
+        if tried:
+            terminal.print(timesteps_table(tried, result), "")
         terminal.print(points_table(result))
         if terminal.verbose:
             terminal.print("", layer_table(result))
@@ -196,6 +234,19 @@ def search_command(
             terminal.print("", f"the front was thinned: for any budget it is within {gap:.2%} of the least sensitivity")
         again = f"snncc compile {shlex.quote(model)} --calib {shlex.quote(calib)} --front {shlex.quote(output)}"
         terminal.print("", f"wrote {output}; next: {again}")
+
+
+def timesteps_table(tried: list[tuple[int, SearchResult | UnmetError]], chosen: SearchResult) -> Table:
+    """Return what each T costs."""
+    kind = chosen.budget.counted
+    table = Table(box=None, pad_edge=False)
+    for name in ("T", kind, "agreement", ""):
+        table.add_column(name, justify="right")
+    for steps, found in tried:
+        best = None if isinstance(found, UnmetError) else found.measurement(found.assignment)
+        cells = ["", "not met"] if best is None else [_amount(best.cost(kind), kind), f"{best.agreement or 0.0:.2%}"]
+        table.add_row(str(steps), *cells, "chosen" if found is chosen else "")
+    return table
 
 
 def points_table(result: SearchResult) -> Table:

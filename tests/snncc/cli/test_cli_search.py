@@ -150,3 +150,17 @@ def test_presets(folder: Path, invoke: Invoke) -> None:
     result = invoke("compile", "small.onnx", "--calib", "data.npz", "--preset", "best", "--budget", "0.5")
     assert result.exit_code == 2
     assert "--preset chooses ψ and τ itself" in result.stderr
+
+
+def test_several_timesteps_and_one_target(folder: Path, invoke: Invoke) -> None:
+    command = ("search", "small.onnx", "--calib", "data.npz", "--simulate", "2", "-T", "2", "-T", "6")
+    command += ("--method", "bsr", "-o", "front.json")
+    result = invoke(*command, "--min-agreement", "60")
+    assert result.exit_code == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["T", "spikes", "agreement"]
+    chosen = [line[0] for line in lines[1:3] if line[-1] == "chosen"]
+    assert chosen == [str(read("front.json").config.timesteps)]
+    refused = invoke(*command, "--budget", "0.8")
+    assert refused.exit_code != 0
+    assert "give --min-agreement" in refused.stderr

@@ -1,0 +1,68 @@
+"""The search over T: one target of accuracy, and the cheapest T, ψ and τ that meet it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from snncc.allocation.result import Budget, SearchResult, UnmetError
+from snncc.allocation.run import load_calibration, search
+from snncc.config import Config
+from snncc.data import Dataset
+from snncc.errors import UsageError
+from snncc.loader import LoadedModel
+from snncc.network import Source, read_ann
+
+
+def search_timesteps(
+    model: Source | LoadedModel,
+    timesteps: Sequence[int],
+    *,
+    calibration: Any,
+    budget: Budget,
+    config: Config | None = None,
+    tell: Callable[[int, SearchResult | UnmetError], None] | None = None,
+    **options: Any,
+) -> SearchResult:
+    """Search T too: the cheapest choice of T, ψ and τ, of those that were simulated, that agrees as well as wanted.
+
+    Args:
+        model: as `search` takes it.
+        timesteps: T to try.
+        calibration: as `search` takes it.
+        budget: of the kind "agreement", which means the same at any T.
+        config: options of the compile, but for T.
+        tell: told the result for each T, or why there is none.
+        **options: the other arguments of `search`.
+
+    Returns:
+        The result for the T that was chosen; its `config` holds it.
+
+    Raises:
+        SnnccError: what `search` raises; `UsageError` if no T gives that agreement, or the budget is of another kind.
+    """
+    if budget.kind != "agreement" or not timesteps:
+        raise UsageError("a search over timesteps needs some of them and one target for all: give --min-agreement")
+    loaded, base = read_ann(model), config or Config()
+    data = calibration if isinstance(calibration, Dataset) else load_calibration(calibration, loaded)
+    best: tuple[float, SearchResult] | None = None
+    reason: UnmetError | None = None
+    for steps in dict.fromkeys(timesteps):
+        own = replace(base, timesteps=steps)
+        try:
+            result = search(loaded, calibration=data, config=own, budget=budget, **options)
+        except UnmetError as error:
+            reason = error
+            if tell is not None:
+                tell(steps, error)
+            continue
+        if tell is not None:
+            tell(steps, result)
+        chosen = result.measurement(result.assignment)
+        cost = float("inf") if chosen is None else chosen.cost(budget.counted)
+        if best is None or cost < best[0]:
+            best = cost, result
+    if best is None:
+        raise UsageError(f"at none of the timesteps {', '.join(map(str, timesteps))}: {reason}")
+    return best[1]

@@ -1,0 +1,67 @@
+"""Whether a network with calibrated weights is better than one without, on the samples that the fit did not see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from snncc.allocation.metric import Distance, class_output
+from snncc.data import Dataset
+from snncc.passes.weight_fit import held_back
+from snncc.runtime.executor import OrtExecutor
+from snncc.runtime.session import Array, Session
+
+
+def is_better(
+    fitted: onnx.ModelProto, plain: onnx.ModelProto, ann: onnx.ModelProto, data: Dataset, graph: gs.Graph, size: int
+) -> bool:
+    """Compare two artifacts of one network on the held-back samples: by agreement with the ANN, then by distance.
+
+    Args:
+        fitted: the artifact with calibrated weights.
+        plain: the one without.
+        ann: the network that both were made of.
+        data: the calibration set.
+        graph: a graph of the network, whose outputs say what a class score is.
+        size: samples at a time, where the network's batch is open.
+    """
+    session, executors = Session(ann, "the ANN"), [OrtExecutor(model) for model in (fitted, plain)]
+    distance = Distance(class_output(graph, data), 2)
+    for feeds, rows in _batches(data, size):
+        found = [executor.run(feeds) for executor in executors]
+        distance.add(
+            _picked(session.run(feeds), rows), {n: np.stack([f[n][rows] for f in found]) for n in _names(found, rows)}
+        )
+    loss, agreement = distance.loss(), distance.agreement()
+    if agreement is not None and agreement[0] != agreement[1]:
+        return bool(agreement[0] > agreement[1])
+    return bool(loss[0] < loss[1])
+
+
+def _batches(data: Dataset, size: int) -> Iterator[tuple[dict[str, NDArray[Any]], NDArray[np.intp]]]:
+    """Yield the held-back samples, and which of the outputs are theirs: all, unless the batch is fixed."""
+    fixed, first = data.inputs[0].batch, 0
+    for batch in data.batches(fixed or size * 4):
+        samples = len(next(iter(batch.values())))
+        rows = np.flatnonzero(held_back(first, samples))
+        first += samples
+        if not len(rows):
+            continue
+        if fixed:
+            yield batch, rows
+        else:
+            yield {name: np.ascontiguousarray(value[rows]) for name, value in batch.items()}, np.arange(len(rows))
+
+
+def _names(found: Sequence[Mapping[str, Array]], rows: NDArray[np.intp]) -> list[str]:
+    """Return the outputs that have a value per sample."""
+    return [name for name, value in found[0].items() if value.ndim and len(value) > rows[-1]]
+
+
+def _picked(outputs: Mapping[str, Array], rows: NDArray[np.intp]) -> dict[str, Array]:
+    return {name: outputs[name][rows] for name in _names([outputs], rows)}

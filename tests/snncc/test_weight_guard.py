@@ -1,0 +1,65 @@
+"""The guard of weight calibration: which of two artifacts is better on held-back samples, computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_network import SHAPE, ann_outputs, small_model
+
+import snncc
+from snncc.data import load
+from snncc.graph import import_graph
+from snncc.network import input_specs
+from snncc.weight_guard import is_better
+
+MODEL = small_model()
+IMAGES = 2 * np.random.default_rng(1).standard_normal((90, *SHAPE)).astype(np.float32)
+
+
+def agreement(network: snncc.SpikingNetwork, which: slice) -> float:
+    classes = network.run(IMAGES[which])["logits"].argmax(1)
+    return float((classes == ann_outputs(MODEL, IMAGES[which]).argmax(1)).mean())
+
+
+@pytest.mark.parametrize("size", [5, 32])
+def test_the_network_that_agrees_more_on_every_fourth_sample_is_better(size: int) -> None:
+    few, many = (
+        snncc.compile(MODEL, calibration=IMAGES, config=snncc.Config(timesteps=t, max_burst=b))
+        for t, b in ((1, 1), (8, 4))
+    )
+    assert agreement(few, slice(3, None, 4)) < agreement(many, slice(3, None, 4))
+    data, graph = load(IMAGES, input_specs(MODEL)), import_graph(MODEL)
+    assert is_better(many.model, few.model, MODEL, data, graph, size)
+    assert not is_better(few.model, many.model, MODEL, data, graph, size)
+    assert not is_better(few.model, few.model, MODEL, data, graph, size)
+
+
+def test_only_held_back_samples_count() -> None:
+    """Three of four samples are such that only the one network is right on them, the held-back ones the reverse."""
+    one, two = (
+        snncc.compile(MODEL, calibration=IMAGES, config=snncc.Config(timesteps=t, max_burst=b))
+        for t, b in ((1, 2), (2, 1))
+    )
+    expected = ann_outputs(MODEL, IMAGES).argmax(1)
+    right = [network.run(IMAGES)["logits"].argmax(1) == expected for network in (one, two)]
+    only_one, only_two = (np.flatnonzero(a & ~b) for a, b in (right, right[::-1]))
+    assert len(only_one)
+    assert len(only_two)
+    chosen = np.where(np.arange(40) % 4 == 3, only_one[0], only_two[0])
+    data, graph = load(IMAGES[chosen], input_specs(MODEL)), import_graph(MODEL)
+    assert is_better(one.model, two.model, MODEL, data, graph, 2)
+    assert not is_better(two.model, one.model, MODEL, data, graph, 2)
+
+
+@pytest.mark.parametrize(("timesteps", "max_burst"), [(1, 2), (1, 4), (2, 2)])
+def test_weight_calibration_never_lowers_the_agreement_on_held_back_samples(timesteps: int, max_burst: int) -> None:
+    found = [
+        snncc.compile(
+            MODEL,
+            calibration=IMAGES,
+            config=snncc.Config(timesteps=timesteps, max_burst=max_burst, weight_calibration=fitted),
+        )
+        for fitted in (True, False)
+    ]
+    fitted, plain = (agreement(network, slice(3, None, 4)) for network in found)
+    assert fitted >= plain
