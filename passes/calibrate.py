@@ -43,7 +43,8 @@ from snncc.passes.signed_fit import BETTER, SignedFit
 from snncc.passes.weight_fit import Layout, Rows, fitted_weight, with_weight
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.forms import gains, running_mean
-from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan
+from snncc.runtime.increments import increments
+from snncc.runtime.segments import Segment, SegmentRunner, Step, plan
 from snncc.runtime.session import Array
 
 _MOST_GENERATED = 1 << 28

@@ -22,9 +22,10 @@ from snncc.passes.analyse import analyse
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.fused_neurons import Neuron
+from snncc.runtime.increments import absolute_sum, increments
 from snncc.runtime.readout import Readout
 from snncc.runtime.reference import Simulation
-from snncc.runtime.segments import Segment, SegmentRunner, Step, increments, plan, reads
+from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, reads
 from snncc.runtime.session import Array
 from snncc.runtime.threads import available_cores
 
@@ -174,7 +175,7 @@ class _Chunk:
 
         gained = increments(np.asarray(self._in_form(source, Form.STEP)), pooled)
         self.values[target] = gained
-        self.result.increments[node.name] = np.abs(gained).sum(axis=(0, 1), dtype=np.float64)
+        self.result.increments[node.name] = absolute_sum(gained)
 
     def _drop(self, name: str) -> None:
         value = self.values.pop(name, None)

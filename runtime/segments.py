@@ -15,7 +15,6 @@ from typing import Protocol, Union
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import DOMAIN, is_missing, outer_inputs
@@ -276,20 +275,3 @@ def reads(step: Step) -> list[str]:
     if isinstance(step, Segment):
         return [t.name for t in step.inputs]
     return list({t.name: None for t in outer_inputs(step) if not isinstance(t, gs.Constant)})
-
-
-def increments(
-    x: NDArray[np.float32], apply: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """Apply a positively homogeneous op g to the cumulative input and return what it gains at each timestep.
-
-    y[t] = g(Σ_{k<=t} x[k]) - g(Σ_{k<t} x[k]), so that the mean of y over time is g of the mean of x.
-
-    Args:
-        x: float32 [T, N, ...].
-        apply: g, on [T, N, ...] at once.
-    """
-    pooled = apply(np.cumsum(x, axis=0, dtype=np.float32))
-    result = pooled.copy()
-    result[1:] -= pooled[:-1]
-    return result

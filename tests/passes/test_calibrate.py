@@ -113,7 +113,7 @@ def test_clip_is_never_exceeded_by_what_runs(ratio: float) -> None:
 
 @pytest.mark.parametrize("name", BATCHED)
 def test_bias_correction_brings_the_mean_output_of_each_channel_to_that_of_the_ann(name: str) -> None:
-    """With v0 = 0 every neuron floors. The corrected error is 3 % of the layer's mean, and a fifth of what it was.
+    """With v0 = 0 every unsigned neuron floors. Corrected, the error is 3.5 % of the layer's mean, a fifth of before.
 
     It is not zero, as few samples and few levels make the mean output jump where a shift moves.
     """
@@ -122,13 +122,14 @@ def test_bias_correction_brings_the_mean_output_of_each_channel_to_that_of_the_a
     truth = activations(model, feeds)
     errors: dict[bool, list[np.ndarray]] = {}
     for corrected in (True, False):
-        network = compiled(model, data=feeds, bias_correction=corrected, timesteps=4, v_init=0.0)
+        options = {"timesteps": 4, "v_init": 0.0, "neuron": "burst"}
+        network = compiled(model, data=feeds, bias_correction=corrected, **options)
         spikes = network.simulator("ort").run(feeds).spikes
         for node, (values, axis) in truth.items():
             mean = spikes[node][None] * thresholds_of(network)[node] / (4 * 32)
             error = channels_first(mean, axis).mean(axis=1) - channels_first(values, axis).mean(axis=1)
             errors.setdefault(corrected, []).append(np.abs(error) / values.mean())
-    assert all(error.mean() < 0.03 for error in errors[True])
+    assert all(error.mean() < 0.035 for error in errors[True])
     assert np.mean([e.mean() for e in errors[True]]) < np.mean([e.mean() for e in errors[False]]) / 5
 
 

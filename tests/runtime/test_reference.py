@@ -58,8 +58,9 @@ def test_two_layers_written_out(backend: str) -> None:
     x = inputs_of(network.model, 20, seed=3)
     trace, spikes = written_out(constants_of(network), x["x"])
     simulation = network.simulator(backend).run(x, trace=True)
-    np.testing.assert_allclose(simulation.trace["y"], trace, atol=1e-5)
-    np.testing.assert_allclose(simulation.outputs["y"], trace[-1], atol=1e-5)
+    # float32 against float64: outputs of up to 60 are sums of exponentials.
+    np.testing.assert_allclose(simulation.trace["y"], trace, rtol=2e-6, atol=1e-5)
+    np.testing.assert_allclose(simulation.outputs["y"], trace[-1], rtol=2e-6, atol=1e-5)
     for name, counts in spikes.items():
         np.testing.assert_array_equal(simulation.spikes[name], counts)
     assert simulation.samples == 20

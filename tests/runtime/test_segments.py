@@ -11,7 +11,7 @@ from snncc.analysis import Analysis, Domain
 from snncc.graph import import_graph, infer_shapes
 from snncc.passes.analyse import analyse
 from snncc.runtime.buffers import BufferPool
-from snncc.runtime.segments import Segment, SegmentRunner, increments, plan
+from snncc.runtime.segments import Segment, SegmentRunner, plan
 
 
 def cut(text: str, op: str = "Relu") -> tuple[gs.Graph, Analysis, list[Segment | gs.Node]]:
@@ -92,9 +92,3 @@ def test_over_time_is_step_by_step(name: str, buffers: BufferPool | None) -> Non
             alone = runner.run({k: v[t] if k in varying else v for k, v in feeds.items()})
             for output, want in alone.items():
                 np.testing.assert_allclose(result[output][t], want, rtol=1e-5, atol=1e-6)
-
-
-def test_increments_sum_to_the_function_of_the_sum() -> None:
-    x = np.random.default_rng(0).integers(-5, 6, (4, 2, 3)).astype(np.float32)
-    y = increments(x, lambda v: v.max(axis=-1))
-    np.testing.assert_array_equal(np.cumsum(y, axis=0), np.cumsum(x, axis=0).max(axis=-1))
