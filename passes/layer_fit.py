@@ -13,7 +13,7 @@ from snncc.analysis import NeuronSite
 from snncc.config import Config
 from snncc.context import WeightCorrection
 from snncc.neurons.burst_if import simulate
-from snncc.neurons.response import Response
+from snncc.neurons.response import Response, flat
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
 from snncc.passes.layer import Layer
 from snncc.passes.layer_sums import Sums
@@ -131,13 +131,13 @@ class LayerFit:
 
     def _target_of(self, chunk: int) -> tuple[NDArray[Any], NDArray[Any]]:
         which = self.layer.enough[chunk]
-        active = self.layer.target[chunk][which.start :: which.step].reshape(len(which), -1)
+        active = flat(self.layer.target[chunk][which.start :: which.step], 1)
         moved = (active > 0) & (active < self.layer.site.activation.upper)
         return active.sum(axis=0, dtype=np.float64), moved.sum(axis=0)
 
     def _output(self, responses: list[Response]) -> NDArray[np.float64]:
         """Sum the mean outputs per channel."""
-        fired = sum(r.fired.reshape(len(r.fired), -1).sum(axis=0, dtype=np.int64) for r in responses)
+        fired = sum(flat(r.fired, 1).sum(axis=0, dtype=np.int64) for r in responses)
         per_channel = self.layer.per_channel(np.asarray(fired))
         return np.asarray(self.effective.astype(np.float64) * per_channel / self.layer.config.timesteps)
 

@@ -23,6 +23,7 @@ from snncc.neurons.burst_if import closed_form
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
 from snncc.ops import Role, spec_of
 from snncc.passes import calibrate, chunk_pool
+from snncc.passes import layer as layer_module
 from snncc.passes.analyse import analyse
 from snncc.passes.calibrate import Calibrate, generate_inputs
 from snncc.passes.frontier import Entry, Frontier
@@ -199,6 +200,19 @@ def test_number_of_cores_is_no_matter_of_results(name: str, monkeypatch: pytest.
         network = compiled(model, data=inputs_of(model, 13), timesteps=4, batch_size=2)
         found.add(network.model.SerializeToString(deterministic=True))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("neuron", ["burst", "auto"])
+def test_a_chunk_may_have_no_sample_to_judge_by(neuron: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every so many samples of all are simulated to choose and to correct; of a small last chunk it may be none."""
+    monkeypatch.setattr(layer_module, "_ENOUGH_VALUES", 1)
+    monkeypatch.setattr(layer_module, "_ENOUGH_SAMPLES", 4)
+    model = NETWORKS["residual"].model()
+    feeds = inputs_of(model, 42)  # every tenth: 0, 10, 20, 30, 40; the second chunk is 41 alone
+    network = compiled(model, data=feeds, timesteps=4, neuron=neuron, batch_size=41)
+    whole = compiled(model, data=feeds, timesteps=4, neuron=neuron, batch_size=100)
+    for a, b in zip(network.record.layers, whole.record.layers, strict=True):
+        assert a.error == pytest.approx(b.error, rel=1e-3)
 
 
 def test_order_of_samples_is_no_matter_of_thresholds() -> None:
