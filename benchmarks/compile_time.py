@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
 import onnxruntime as ort
 from environment import signature
 from numpy.typing import NDArray
+from timing import Work, seconds
 
 import snncc
 from snncc import models
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long a call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def ann_passes(
-    session: ort.InferenceSession, images: NDArray[np.float32], batch_size: int, count: int
-) -> Callable[[], None]:
+def ann_passes(session: ort.InferenceSession, images: NDArray[np.float32], batch_size: int, count: int) -> Work:
     """Return the work that the compile is compared with: `count` passes over the images, in batches."""
     name = session.get_inputs()[0].name
 

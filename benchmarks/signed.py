@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-import numpy as np
 from environment import signature
-from numpy.typing import NDArray
+from zoo import measure
 
 import snncc
 from snncc import models
-from snncc.evaluate import Evaluation, evaluate
 
-Data = dict[str, NDArray[np.generic]]
 NEURONS = ("burst", "signed", "auto")
-
-
-def measure(name: str, config: snncc.Config, calibration: int, data: Data) -> Evaluation:
-    """Compile a network of the zoo and evaluate it against its ANN.
-
-    Args:
-        name: name in the zoo.
-        config: the options of the compile.
-        calibration: number of calibration images.
-        data: "image" and "label" of the test images.
-    """
-    images = models.calibration_set()[0][:calibration].astype(np.float32)
-    network = snncc.compile(f"zoo:{name}", calibration=images, config=config)
-    return evaluate(network, data, ann=f"zoo:{name}")
 
 
 def main() -> int:
@@ -39,8 +22,6 @@ def main() -> int:
     parser.add_argument("--timesteps", type=int, default=4, help="T (default: 4)")
     parser.add_argument("--max-burst", type=int, default=2, help="ψ (default: 2)")
     options = parser.parse_args()
-    tests, labels = models.test_set()
-    data: Data = {"image": tests[: options.limit].astype(np.float32), "label": labels[: options.limit].astype(np.int64)}
     columns = [f"agreement {neuron}" for neuron in NEURONS] + [f"spikes {neuron}" for neuron in NEURONS]
     print(f"| network | {' | '.join(columns)} |\n| --- |{' --: |' * len(columns)}")
     better = True
@@ -48,13 +29,13 @@ def main() -> int:
         agreement, spikes = {}, {}
         for neuron in NEURONS:
             config = snncc.Config(timesteps=options.timesteps, max_burst=options.max_burst, neuron=neuron)
-            result = measure(name, config, options.calibration, data)
+            result = measure(name, config, options.calibration, options.limit)
             agreement[neuron], spikes[neuron] = result.agreement or 0.0, result.reading.spikes
         cells = [f"{agreement[n]:.2%}" for n in NEURONS] + [f"{spikes[n]:,.0f}" for n in NEURONS]
         print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
         better &= agreement["signed"] > agreement["burst"]
     print(
-        f"\n{len(data['label']):,} test images, {options.calibration:,} for calibration, T={options.timesteps} "
+        f"\n{result.samples:,} test images, {options.calibration:,} for calibration, T={options.timesteps} "
         f"ψ={options.max_burst}. {signature()}.\n"
         f"The signed neuron agrees more often on {'every network' if better else 'some networks only'}."
     )

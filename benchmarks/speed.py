@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +12,13 @@ import numpy as np
 import onnxruntime as ort
 from environment import signature
 from numpy.typing import NDArray
+from timing import Work, seconds
 
 import snncc
 from snncc import models
 
-Work = Callable[[], object]
+_REST = 0.05
+"""Seconds before each call: by then the threads of the last one have stopped spinning."""
 
 
 def ratios(works: dict[str, Work], baseline: Work, rounds: int) -> dict[str, list[float]]:
@@ -26,18 +27,10 @@ def ratios(works: dict[str, Work], baseline: Work, rounds: int) -> dict[str, lis
         work()  # sessions, pages, compiled loops
     found: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
-        base = seconds(baseline)
+        base = seconds(baseline, _REST)
         for name, work in works.items():
-            found[name].append(seconds(work) / base)
+            found[name].append(seconds(work, _REST) / base)
     return found
-
-
-def seconds(work: Work) -> float:
-    """Return how long a call takes, once the threads of the last one have stopped spinning."""
-    time.sleep(0.05)
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def works_of(
@@ -69,7 +62,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="also write everything that was measured")
     options = parser.parse_args()
     images = models.calibration_set()[0][: max(256, *options.batch)].astype(np.float32)
-    print("| network | T | batch | artifact | fused |\n|---|---|---|---|---|")
+    print("| network | T | batch | artifact | fused | artifact / fused |\n|---|---|---|---|---|---|")
     rows = []
     for name in options.networks:
         for timesteps in options.timesteps:
@@ -78,7 +71,8 @@ def main() -> None:
                 part = images[:batch]
                 found = ratios({k: w(part) for k, w in works.items()}, inferences(part), options.rounds)
                 shown = [f"{statistics.median(v):.2f} ({min(v):.2f} to {max(v):.2f})" for v in found.values()]
-                print(f"| {name} | {timesteps} | {batch} | {' | '.join(shown)} |", flush=True)
+                faster = statistics.median(np.divide(found["artifact"], found["fused"]).tolist())
+                print(f"| {name} | {timesteps} | {batch} | {' | '.join(shown)} | {faster:.2f} |", flush=True)
                 rows.append({"network": name, "timesteps": timesteps, "batch": batch, "ratios": found})
     print(f"\nMedian, smallest and largest of {options.rounds} rounds; 1.00 is T inferences of the ANN.")
     print(f"onnxruntime {ort.__version__}; {signature()}")

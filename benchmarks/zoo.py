@@ -21,17 +21,16 @@ MAX_BURST = 4
 COLUMNS = ("network", "T", "ANN", "SNN", "SNN - ANN", "agreement", "spikes", "energy ANN", "energy SNN")
 
 
-def measure(name: str, timesteps: int, calibration: int, limit: int | None) -> Evaluation:
+def measure(name: str, config: snncc.Config, calibration: int, limit: int | None) -> Evaluation:
     """Compile a network of the zoo and evaluate it against its ANN.
 
     Args:
         name: name in the zoo.
-        timesteps: T.
+        config: the options of the compile.
         calibration: number of calibration images.
         limit: number of test images; None for all.
     """
     images = models.calibration_set()[0][:calibration].astype(np.float32)
-    config = snncc.Config(timesteps=timesteps, max_burst=MAX_BURST)
     network = snncc.compile(f"zoo:{name}", calibration=images, config=config)
     tests, labels = models.test_set()
     data = {"image": tests[:limit].astype(np.float32), "label": labels[:limit].astype(np.int64)}
@@ -70,15 +69,21 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured")
     options = parser.parse_args()
     details: list[dict[str, Any]] = []
+    shares: dict[int, list[float]] = {timesteps: [] for timesteps in TIMESTEPS}
     print(markdown(COLUMNS))
     print(markdown(("---",) + ("--:",) * (len(COLUMNS) - 1)))
     for name in options.networks:
         for timesteps in TIMESTEPS:
-            result = measure(name, timesteps, options.calibration, options.limit)
+            config = snncc.Config(timesteps=timesteps, max_burst=MAX_BURST)
+            result = measure(name, config, options.calibration, options.limit)
+            ann, snn = result.reading.energy(CMOS_45NM)
+            shares[timesteps].append(snn / ann)
             print(markdown(row(name, result)), flush=True)
             details.append({"network": name, "max_burst": MAX_BURST, **result.to_dict()})
     images = details[0]["samples"]
     print(f"\n{images:,} test images, {options.calibration:,} for calibration, ψ={MAX_BURST}. {signature()}.")
+    shown = " and ".join(f"{min(s):.0%} to {max(s):.0%} of the ANN's energy at T={t}" for t, s in shares.items())
+    print(f"The SNN takes {shown}.")
     if options.json is not None:
         report = {"environment": environment(), "calibration": options.calibration, "results": details}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

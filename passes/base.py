@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 
 from snncc.context import Context
+
+Progress = Callable[[int, int], None]
+"""Called with the number of finished and of all steps."""
 
 
 class Pass(ABC):

@@ -17,15 +17,15 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Domain, Form
-from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.forms import gains, running_mean
-from snncc.runtime.fused_neurons import Neuron
+from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.increments import absolute_sum, increments
+from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.readout import Readout
 from snncc.runtime.reference import Simulation
-from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, reads
+from snncc.runtime.segments import Segment, SegmentRunner, is_pool_over_time, plan, reads, single
 from snncc.runtime.session import Array
 from snncc.runtime.threads import available_cores
 
@@ -56,10 +56,10 @@ class FusedExecutor:
         if not runs(self.analysis):
             raise ValueError("this network needs another executor")
         self.outputs = [t.name for t in graph.outputs]
-        self._neurons = {site.node: site for site in self.analysis.neurons}
+        self._neurons = {site.node for site in self.analysis.neurons}
         steps = plan(graph, self.analysis, self._is_break)
         self._steps = [s for s in steps if not (isinstance(s, Segment) and s.domain is Domain.READOUT)]
-        self._parameters = {n.name: Neuron.of(n) for n in graph.nodes if n.name in self._neurons}
+        self._fused = {n.name: FusedNeurons(NeuronParameters.of(n)) for n in graph.nodes if n.name in self._neurons}
         self._readout = Readout(graph, self.analysis)
         self._leaving = set(self._readout.temporal)
         self._leaving |= {n for n in self.outputs if self.analysis.tensors.get(n) is Domain.TEMPORAL}
@@ -70,13 +70,10 @@ class FusedExecutor:
         self._splits = not self.analysis.readout_blockers and self.analysis.batched.issuperset(self.outputs)
         self._buffers = BufferPool()
         self._pool = ThreadPoolExecutor(self.threads, "snncc-fused")
-        self._runners: dict[tuple[int, int], SegmentRunner] = {}
+        self._opened: dict[int, dict[int, SegmentRunner]] = {}
 
     def _is_break(self, node: gs.Node) -> bool:
-        return node.name in self._neurons or self._is_pool(node)
-
-    def _is_pool(self, node: gs.Node) -> bool:
-        return spec_of(node).role is Role.POOL and self.analysis.modes.get(node.name) is Form.STEP
+        return node.name in self._neurons or is_pool_over_time(node, self.analysis)
 
     def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> Simulation:
         """Run one batch; see `ReferenceSimulator.run`."""
@@ -84,20 +81,26 @@ class FusedExecutor:
         size = min(_SAMPLES, -(-samples // self.threads)) if self._splits else samples
         chunks = [{k: v[start : start + size] for k, v in feeds.items()} for start in range(0, samples, size)]
         alone = len(chunks) == 1
-        for step in self._steps:  # sessions are opened here, not by several threads at once
-            self._runner(step, self.threads if alone else 1)
-        work = [_Chunk(self, chunk, self.threads if alone else 1, trace) for chunk in chunks]
+        runners = self._runners(self.threads if alone else 1)
+        work = [_Chunk(self, chunk, runners, trace) for chunk in chunks]
         parts = [work[0].run()] if alone else list(self._pool.map(_Chunk.run, work))
         return _joined(parts, samples)
 
-    def _runner(self, step: Step, threads: int) -> SegmentRunner | None:
-        if not isinstance(step, Segment) and step.name in self._neurons:
-            return None
-        key = (id(step), threads)
-        if key not in self._runners:
-            segment = step if isinstance(step, Segment) else _single(step)
-            self._runners[key] = SegmentRunner(self.graph, segment, self.analysis, threads, self._buffers)
-        return self._runners[key]
+    def _runners(self, threads: int) -> dict[int, SegmentRunner]:
+        """Return what runs the steps that are no neurons, by their identity; opened with the first batch."""
+        if threads not in self._opened:
+            steps = [s for s in self._steps if isinstance(s, Segment) or s.name not in self._neurons]
+            self._opened[threads] = {
+                id(step): SegmentRunner(
+                    self.graph,
+                    step if isinstance(step, Segment) else single(step),
+                    self.analysis,
+                    threads,
+                    self._buffers,
+                )
+                for step in steps
+            }
+        return self._opened[threads]
 
 
 def runs(analysis: Analysis) -> bool:
@@ -111,7 +114,7 @@ class _Chunk:
 
     executor: FusedExecutor
     feeds: dict[str, Array]
-    threads: int
+    runners: Mapping[int, SegmentRunner]
     trace: bool
     values: dict[str, Array] = field(default_factory=dict)
     result: Simulation = field(default_factory=lambda: Simulation({}))
@@ -144,10 +147,10 @@ class _Chunk:
         return running_mean(value) if form is Form.MEAN else gains(value)
 
     def _run_segment(self, segment: Segment) -> None:
-        runner = self.executor._runner(segment, self.threads)
+        runner = self.runners[id(segment)]
         names = [t.name for t in segment.inputs]
-        if runner is None or segment.domain is Domain.STATIC:
-            self.values.update(runner.run({n: self.values[n] for n in names}) if runner else {})
+        if segment.domain is Domain.STATIC:
+            self.values.update(runner.run({n: self.values[n] for n in names}))
             return
         feeds = {name: self._in_form(name, segment.mode) for name in names}
         temporal = {name for name in names if self._is_temporal(name)}
@@ -160,18 +163,17 @@ class _Chunk:
             value = value[None]
         mine = value is self.values[source] and left[source] == 1 and source not in owner._kept
         spikes = value if mine else owner._buffers.take((owner.timesteps, *value.shape[1:]))
-        self.result.spikes[node.name] = owner._parameters[node.name].fire(value, spikes)
+        self.result.spikes[node.name] = owner._fused[node.name].fire(value, spikes)
         self.values[node.outputs[0].name] = spikes
         if mine:
             del self.values[source]
 
     def _run_pool(self, node: gs.Node) -> None:
         owner, source, target = self.executor, node.inputs[0].name, node.outputs[0].name
-        runner = owner._runner(node, self.threads)
+        runner = self.runners[id(node)]
 
         def pooled(x: NDArray[np.float32]) -> NDArray[np.float32]:
-            over_time = runner.run_over_time({source: x}, {source}, owner.timesteps) if runner else {}
-            return np.asarray(over_time[target])
+            return np.asarray(runner.run_over_time({source: x}, {source}, owner.timesteps)[target])
 
         gained = increments(np.asarray(self._in_form(source, Form.STEP)), pooled)
         self.values[target] = gained
@@ -215,7 +217,3 @@ def _joined(parts: list[Simulation], samples: int) -> Simulation:
     result.spikes = {n: np.sum([p.spikes[n] for p in parts], axis=0) for n in first.spikes}
     result.increments = {n: np.sum([p.increments[n] for p in parts], axis=0) for n in first.increments}
     return result
-
-
-def _single(node: gs.Node) -> Segment:
-    return Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))

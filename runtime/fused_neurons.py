@@ -5,45 +5,20 @@ The arithmetic is that of the steps in `snncc.neurons`, in the same order, so th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from snncc.graph import constant
 from snncc.neurons.compiled import compiled
 from snncc.neurons.response import BLOCK, flat, spread
+from snncc.runtime.parameters import NeuronParameters
 
 
-@dataclass
-class Neuron:
-    """The parameters of one layer.
+class FusedNeurons:
+    """One layer of neurons that is ready to run."""
 
-    Attributes:
-        op: "BurstIF", "SignedBurst", "SignedBurstRelu" or "SignedBurstClip".
-        theta: effective threshold θe, float32, broadcastable to [N, ...].
-        v_init: v0.
-        max_burst: ψ.
-        upper: bound of what is encoded.
-    """
-
-    op: str
-    theta: NDArray[np.float32]
-    v_init: np.float32
-    max_burst: np.float32
-    upper: np.float32
-    _spread: tuple[tuple[int, ...], NDArray[np.float32]] | None = None
-
-    @classmethod
-    def of(cls, node: gs.Node) -> Neuron:
-        """Read the parameters of a neuron's node in a network without time."""
-        theta, v_init = constant(node.inputs[1]), constant(node.inputs[2])
-        if theta is None or v_init is None:
-            raise ValueError(f"node '{node.name}' has no constant threshold and initial potential")
-        effective = theta.astype(np.float32) * np.float32(node.attrs["threshold_ratio"])
-        upper = np.float32(node.attrs.get("upper", np.inf))
-        return cls(node.op, effective, np.float32(v_init), np.float32(node.attrs["max_burst"]), upper)
+    def __init__(self, parameters: NeuronParameters) -> None:
+        self.parameters = parameters
+        self._theta: tuple[tuple[int, ...], NDArray[np.float32]] | None = None
 
     def fire(self, values: NDArray[np.float32], spikes: NDArray[np.float32]) -> NDArray[np.float64]:
         """Simulate all timesteps.
@@ -56,16 +31,15 @@ class Neuron:
         Returns:
             Number of spikes of each element over time and samples, float64 [...].
         """
-        shape = values.shape[2:]
-        if self._spread is None or self._spread[0] != shape:
-            self._spread = (shape, spread(self.theta, shape))
-        theta, x, out = self._spread[1], flat(values, 2), flat(spikes, 2)
-        emitted = np.zeros(len(theta))
-        if self.op == "BurstIF":
-            _burst(x, theta, self.v_init, self.max_burst, out, emitted)
+        p, shape = self.parameters, values.shape[2:]
+        if self._theta is None or self._theta[0] != shape:
+            self._theta = (shape, spread(p.theta, shape))
+        theta, x, out = self._theta[1], flat(values, 2), flat(spikes, 2)
+        emitted, most = np.zeros(len(theta)), np.float32(p.max_burst)
+        if p.op == "BurstIF":
+            _burst(x, theta, p.v_init, most, out, emitted)
         else:
-            means = self.op == "SignedBurst"
-            _signed(x, means, theta, self.upper, self.v_init, self.max_burst, out, emitted)
+            _signed(x, p.op == "SignedBurst", theta, p.upper, p.v_init, most, out, emitted)
         return emitted.reshape(shape)
 
 

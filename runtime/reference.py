@@ -15,12 +15,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Domain, Form
-from snncc.graph import constant
 from snncc.neurons.burst_if import step as neuron_step
 from snncc.neurons.signed_burst import step as signed_step
-from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
-from snncc.runtime.segments import Segment, SegmentRunner, plan
+from snncc.runtime.parameters import NeuronParameters
+from snncc.runtime.segments import Segment, SegmentRunner, is_pool_over_time, plan, single
 from snncc.runtime.session import Array
 
 
@@ -47,15 +46,9 @@ class Simulation:
 class _Neuron:
     """State of one layer of neurons."""
 
-    def __init__(self, node: gs.Node) -> None:
-        theta, v_init = constant(node.inputs[1]), constant(node.inputs[2])
-        if theta is None or v_init is None:
-            raise ValueError(f"node '{node.name}' has no constant threshold and initial potential")
-        self.op = node.op
-        self.theta = theta.astype(np.float32) * np.float32(node.attrs["threshold_ratio"])
-        self.v_init = np.float32(v_init)
-        self.max_burst = int(node.attrs["max_burst"])
-        self.upper = np.float32(node.attrs.get("upper", np.inf))
+    def __init__(self, parameters: NeuronParameters) -> None:
+        self.op, self.theta, self.v_init = parameters.op, parameters.theta, parameters.v_init
+        self.max_burst, self.upper = parameters.max_burst, parameters.upper
         self.state: NDArray[np.floating] | None = None  # v_mem, or the number of spikes of a signed neuron
         self.total: NDArray[np.floating] | None = None
 
@@ -123,15 +116,13 @@ class ReferenceSimulator:
         self._neurons = {site.node for site in self.analysis.neurons}
         self._steps = plan(graph, self.analysis, self._is_break)
         self._runners = {
-            id(step): SegmentRunner(graph, step if isinstance(step, Segment) else _single(step), self.analysis)
+            id(step): SegmentRunner(graph, step if isinstance(step, Segment) else single(step), self.analysis)
             for step in self._steps
             if isinstance(step, Segment) or step.name not in self._neurons
         }
 
     def _is_break(self, node: gs.Node) -> bool:
-        if node.name in self._neurons:
-            return True
-        return spec_of(node).role is Role.POOL and self.analysis.modes.get(node.name) is Form.STEP
+        return node.name in self._neurons or is_pool_over_time(node, self.analysis)
 
     def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> Simulation:
         """Run one batch.
@@ -151,7 +142,7 @@ class ReferenceSimulator:
 
     def _step_through(self, values: dict[str, Array], result: Simulation, trace: bool) -> dict[str, Array]:
         """Run all timesteps and return the means over time of the temporal tensors that the readout reads."""
-        neurons = {n.name: _Neuron(n) for n in self.graph.nodes if n.name in self._neurons}
+        neurons = {n.name: _Neuron(NeuronParameters.of(n)) for n in self.graph.nodes if n.name in self._neurons}
         cumulative: dict[str, Array] = {}
         forms = _Forms()
         wanted = self._leaving()
@@ -204,7 +195,3 @@ class ReferenceSimulator:
             if isinstance(step, Segment) and step.domain is Domain.READOUT:
                 values.update(self._runners[id(step)].run(values))
         return {t.name: t.values if isinstance(t, gs.Constant) else values[t.name] for t in self.graph.outputs}
-
-
-def _single(node: gs.Node) -> Segment:
-    return Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))

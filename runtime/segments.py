@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 
 from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import DOMAIN, is_missing, outer_inputs
-from snncc.ops import ENCODE
+from snncc.ops import ENCODE, Role, spec_of
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.session import Array, Session
 
@@ -134,6 +134,16 @@ def _segment(
     variable = tuple(t for t in inputs.values() if not isinstance(t, gs.Constant))
     mode = analysis.modes.get(nodes[0].name, Form.STEP)
     return Segment(analysis.domains[nodes[0].name], tuple(nodes), variable, tuple(outputs), mode)
+
+
+def is_pool_over_time(node: gs.Node, analysis: Analysis) -> bool:
+    """Whether a node is a MaxPool between neurons, which is applied to sums over time: see `increments`."""
+    return spec_of(node).role is Role.POOL and analysis.modes.get(node.name) is Form.STEP
+
+
+def single(node: gs.Node) -> Segment:
+    """Return a node with one input and one output between neurons as a segment of its own."""
+    return Segment(Domain.TEMPORAL, (node,), (node.inputs[0],), (node.outputs[0],))
 
 
 def submodel(

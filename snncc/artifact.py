@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -25,6 +24,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from snncc.atomic import replacing
 from snncc.context import Context
 from snncc.errors import ArtifactError, ModelError
 from snncc.graph import DOMAIN, export_model, first_line
@@ -222,24 +222,9 @@ def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
         ArtifactError: the target can't be written.
     """
     target = Path(path)
-    temporary: str | None = None
     try:
-        if target.exists() and not target.is_file():
-            raise OSError("it is no regular file")  # a rename would replace a device or a pipe by the file
         data = model.SerializeToString(deterministic=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent or Path())
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
+        with replacing(target) as stream:
+            stream.write(data)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"can't write '{target}': {first_line(error)}; choose another place with -o") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -18,7 +18,7 @@ from snncc.data.spec import InputSpec, format_shape
 from snncc.errors import DataError, UsageError
 from snncc.loader import LoadedModel
 from snncc.network import Source, SpikingNetwork, input_specs, read_ann, resolve_data, run_size
-from snncc.passes.calibrate import Progress
+from snncc.passes.base import Progress
 from snncc.runtime.executor import InstrumentedExecutor
 from snncc.runtime.meter import PROFILES, Meter, Reading
 from snncc.runtime.reference import Simulation

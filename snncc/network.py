@@ -25,7 +25,7 @@ from snncc.graph import export_model, first_line, import_graph, infer_shapes, sh
 from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
 from snncc.passes.analyse import analyse
-from snncc.passes.calibrate import Progress
+from snncc.passes.base import Progress
 from snncc.passes.sample_size import count_one_sample
 from snncc.passes.upgrade_opset import upgrade_opset
 from snncc.pipeline import ANALYSE, Hook, convert

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from snncc import batch_rules as rules
 from snncc.graph import DOMAIN, ML_DOMAIN, SCALERS, Dim, constant, is_missing, node_inputs, shape_of, static_dims
 
 
@@ -28,20 +29,6 @@ class Role(enum.Enum):
     POOL = "pool"  # MaxPool: positively homogeneous, so it can be applied to sums over time and emit what they gain
     SHAPE = "shape"  # depends on the shape of its inputs only
     NONLINEAR = "nonlinear"  # anything else: runs on means over time
-
-
-@dataclass(frozen=True)
-class View:
-    """What a rule may ask about tensors.
-
-    Attributes:
-        batched: whether axis 0 of a tensor enumerates samples.
-    """
-
-    batched: Callable[[gs.Tensor], bool]
-
-
-BatchRule = Callable[[gs.Node, View], bool]
 
 
 @dataclass(frozen=True)
@@ -64,7 +51,7 @@ class OpSpec:
     role: Role
     linear_in: tuple[int, ...] | None = (0,)
     single: bool = False
-    batch: BatchRule | None = None
+    batch: rules.BatchRule | None = None
     channel_axis: int | str = "same"
     keeps_spikes: bool = False
     pointwise: bool = False
@@ -125,263 +112,55 @@ def _clip_bounds(node: gs.Node) -> tuple[float | None, float | None]:
     return bounds[0], bounds[1]
 
 
-# --- rules for the batch axis -------------------------------------------------------------------------------------
-
-
-def _rank(tensor: gs.Tensor) -> int | None:
-    shape = shape_of(tensor)
-    return None if shape is None else len(shape)
-
-
-def _first_input(node: gs.Node, view: View) -> bool:
-    """The first input carries the samples and the other inputs don't."""
-    return view.batched(node.inputs[0]) and not any(view.batched(t) for t in node_inputs(node)[1:])
-
-
-def _elementwise(node: gs.Node, view: View) -> bool:
-    """Broadcasting lines the sample axes up: equal ranks where there are samples, nothing on axis 0 elsewhere."""
-    inputs = node_inputs(node)
-    ranks = [_rank(t) for t in inputs]
-    if any(rank is None for rank in ranks):
-        return False
-    known = [r for r in ranks if r is not None]
-    rank = max((r for t, r in zip(inputs, known, strict=True) if view.batched(t)), default=0)
-    for tensor, own in zip(inputs, known, strict=True):
-        shape = shape_of(tensor) or ()
-        if view.batched(tensor):
-            if own != rank:
-                return False
-        elif own > rank or (own == rank and shape[:1] != (1,)):
-            return False
-    return rank > 0
-
-
-def _axis_not_zero(default: int, attribute: str = "axis") -> BatchRule:
-    """The operator works along one axis, which isn't the samples'."""
-
-    def rule(node: gs.Node, view: View) -> bool:
-        tensors = [t for t in node_inputs(node) if view.batched(t)]
-        rank = _rank(tensors[0]) if tensors else None
-        return rank is not None and int(node.attrs.get(attribute, default)) % rank != 0
-
-    return rule
-
-
-def _gather(node: gs.Node, view: View) -> bool:
-    """Indices of the samples pick rows of a table, so their first axis leads; elsewhere they'd put it further back."""
-    data, indices = node.inputs[:2]
-    if view.batched(indices):
-        return not view.batched(data) and int(node.attrs.get("axis", 0)) % (_rank(data) or 1) == 0
-    return _first_input(node, view) and _axis_not_zero(0)(node, view)
-
-
-def _concat(node: gs.Node, view: View) -> bool:
-    return all(view.batched(t) for t in node_inputs(node)) and _axis_not_zero(0)(node, view)
-
-
-def _axes(node: gs.Node, position: int) -> list[int] | None:
-    """Return the axes that a node is given as input or attribute; None: none are given or they aren't constant."""
-    if "axes" in node.attrs:
-        return [int(a) for a in node.attrs["axes"]]
-    if len(node.inputs) > position and not is_missing(node.inputs[position]):
-        value = constant(node.inputs[position])
-        return None if value is None else [int(a) for a in value.reshape(-1)]
-    return None
-
-
-def _axes_without_zero(position: int, *, of_output: bool = False) -> BatchRule:
-    """The operator works along given axes, none of which is the samples'."""
-
-    def rule(node: gs.Node, view: View) -> bool:
-        axes = _axes(node, position)
-        rank = _rank(node.outputs[0] if of_output else node.inputs[0])
-        if axes is None or rank is None or not view.batched(node.inputs[0]):
-            return False
-        if not axes and not node.attrs.get("noop_with_empty_axes", 0):
-            return False  # an empty list of axes means all of them
-        return all(a % rank != 0 for a in axes)
-
-    return rule
-
-
-def _normalisation(node: gs.Node, view: View) -> bool:
-    """Scale and bias belong to the features; a bias per sample would do too, but nobody writes it."""
-    return _first_input(node, view) and _axis_not_zero(-1)(node, view)
-
-
-def _all_inputs(node: gs.Node, view: View) -> bool:
-    return all(view.batched(t) for t in node_inputs(node))
-
-
-def _expand(node: gs.Node, view: View) -> bool:
-    """The target leaves the sample axis alone: it is shorter than the rank, or has a 1 there."""
-    target, rank = constant(node.inputs[1]), _rank(node.inputs[0])
-    if target is None or rank is None or not view.batched(node.inputs[0]) or target.size > rank:
-        return False
-    return target.size < rank or int(target[0]) == 1
-
-
-def _tile(node: gs.Node, view: View) -> bool:
-    repeats = constant(node.inputs[1])
-    return view.batched(node.inputs[0]) and repeats is not None and repeats.size > 0 and int(repeats[0]) == 1
-
-
-def _gather_elements(node: gs.Node, view: View) -> bool:
-    return _all_inputs(node, view) and _axis_not_zero(0)(node, view)
-
-
-def _trilu(node: gs.Node, view: View) -> bool:
-    return _first_input(node, view) and (_rank(node.inputs[0]) or 0) > 2
-
-
-def _cumsum(node: gs.Node, view: View) -> bool:
-    axis = constant(node.inputs[1])
-    rank = _rank(node.inputs[0])
-    return (
-        axis is not None and rank is not None and view.batched(node.inputs[0]) and int(axis.reshape(-1)[0]) % rank != 0
-    )
-
-
-def _einsum(node: gs.Node, view: View) -> bool:
-    """The same letter leads every input with samples and the output, and appears nowhere else."""
-    equation = str(node.attrs.get("equation", "")).replace(" ", "")
-    if "..." in equation or "->" not in equation:
-        return False
-    left, output = equation.split("->")
-    terms = left.split(",")
-    leading = {term[:1] for term, t in zip(terms, node.inputs, strict=True) if view.batched(t)}
-    if len(leading) != 1 or output[:1] not in leading:
-        return False
-    letter = output[:1]
-    counts = [term.count(letter) == (1 if view.batched(t) else 0) for term, t in zip(terms, node.inputs, strict=True)]
-    return all(counts) and output.count(letter) == 1
-
-
-def _slice(node: gs.Node, view: View) -> bool:
-    axes = _axes(node, 3)
-    rank = _rank(node.inputs[0])
-    return view.batched(node.inputs[0]) and axes is not None and rank is not None and all(a % rank for a in axes)
-
-
-def _transpose(node: gs.Node, view: View) -> bool:
-    return view.batched(node.inputs[0]) and bool(node.attrs.get("perm")) and node.attrs["perm"][0] == 0
-
-
-def _flatten(node: gs.Node, view: View) -> bool:
-    return view.batched(node.inputs[0]) and int(node.attrs.get("axis", 1)) == 1
-
-
-def _reshape(node: gs.Node, view: View) -> bool:
-    """[0, ...] keeps the samples; so does [-1, ...] where the sizes of one sample before and after are equal."""
-    target = constant(node.inputs[1])
-    if target is None or target.size == 0 or not view.batched(node.inputs[0]):
-        return False
-    if int(target[0]) == 0 and not node.attrs.get("allowzero", 0):
-        return True
-    before = static_dims((shape_of(node.inputs[0]) or (None, None))[1:])
-    after = tuple(int(d) for d in target[1:])
-    if int(target[0]) != -1 or before is None or any(d <= 0 for d in after):
-        return False
-    return int(np.prod(before, dtype=np.int64)) == int(np.prod(after, dtype=np.int64))
-
-
-def _gemm(node: gs.Node, view: View) -> bool:
-    if not view.batched(node.inputs[0]) or view.batched(node.inputs[1]) or node.attrs.get("transA", 0):
-        return False
-    if len(node.inputs) < 3 or is_missing(node.inputs[2]):
-        return True
-    shift = shape_of(node.inputs[2])
-    if shift is None or view.batched(node.inputs[2]):
-        return shift is not None and len(shift) == 2
-    return len(shift) < 2 or shift[0] == 1
-
-
-def _matmul(node: gs.Node, view: View) -> bool:
-    left, right = node.inputs[:2]
-    left_rank, right_rank = _rank(left), _rank(right)
-    if left_rank is None or right_rank is None:
-        return False
-    if view.batched(left) and view.batched(right):
-        return left_rank == right_rank and left_rank >= 3
-    if view.batched(left):
-        return left_rank >= 2 and (right_rank <= 2 or _shared_by_samples(right, left_rank))
-    return view.batched(right) and right_rank >= 3 and (left_rank <= 2 or _shared_by_samples(left, right_rank))
-
-
-def _shared_by_samples(tensor: gs.Tensor, rank: int) -> bool:
-    """Whether a factor of a product broadcasts over the sample axis of one of the given rank."""
-    shape = shape_of(tensor) or ()
-    return len(shape) < rank or (len(shape) == rank and shape[0] == 1)
-
-
-def _pad(node: gs.Node, view: View) -> bool:
-    rank = _rank(node.inputs[0])
-    pads = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if pads is None or rank is None or not _first_input(node, view):
-        return False
-    axes = _axes(node, 3)
-    if axes is None:
-        return bool(len(pads) == 2 * rank and pads[0] == 0 and pads[rank] == 0)
-    return all(a % rank for a in axes)
-
-
-def _resize(node: gs.Node, view: View) -> bool:
-    """Only scales are sure to leave the samples alone: sizes would fix their number."""
-    scales = constant(node.inputs[2]) if len(node.inputs) > 2 and not is_missing(node.inputs[2]) else None
-    if scales is None and node.op == "Upsample" and len(node.inputs) > 1:
-        scales = constant(node.inputs[1])
-    if node.attrs.get("axes") is not None:
-        return view.batched(node.inputs[0]) and all(int(a) > 0 for a in node.attrs["axes"])
-    return view.batched(node.inputs[0]) and scales is not None and scales.size > 0 and float(scales[0]) == 1.0
-
-
 def _resize_is_linear(node: gs.Node) -> bool:
     return node.attrs.get("mode", "nearest") in ("nearest", "linear", "cubic")
 
 
-# --- the table ----------------------------------------------------------------------------------------------------
-
 _WEIGHTS = {
-    "Conv": OpSpec(Role.WEIGHTED, batch=_first_input, channel_axis=1),
-    "ConvTranspose": OpSpec(Role.WEIGHTED, batch=_first_input, channel_axis=1),
-    "Gemm": OpSpec(Role.WEIGHTED, linear_in=(0, 2), batch=_gemm, channel_axis=1),
-    "MatMul": OpSpec(Role.WEIGHTED, linear_in=(0, 1), single=True, batch=_matmul, channel_axis="last"),
+    "Conv": OpSpec(Role.WEIGHTED, batch=rules.first_input, channel_axis=1),
+    "ConvTranspose": OpSpec(Role.WEIGHTED, batch=rules.first_input, channel_axis=1),
+    "Gemm": OpSpec(Role.WEIGHTED, linear_in=(0, 2), batch=rules.gemm, channel_axis=1),
+    "MatMul": OpSpec(Role.WEIGHTED, linear_in=(0, 1), single=True, batch=rules.matmul, channel_axis="last"),
 }
 
 _LINEAR = {
-    "Add": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True, pointwise=True),
-    "Sub": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True, pointwise=True),
-    "Sum": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True, pointwise=True),
-    "Mean": OpSpec(Role.LINEAR, linear_in=None, batch=_elementwise, keeps_spikes=True, pointwise=True),
-    "Neg": OpSpec(Role.LINEAR, batch=_first_input, keeps_spikes=True, pointwise=True),
-    "Mul": OpSpec(Role.LINEAR, linear_in=(0, 1), single=True, batch=_elementwise, keeps_spikes=True, pointwise=True),
-    "Div": OpSpec(Role.LINEAR, batch=_elementwise, keeps_spikes=True, pointwise=True, partial=True),
-    "BatchNormalization": OpSpec(Role.LINEAR, batch=_first_input),
-    "AveragePool": OpSpec(Role.LINEAR, batch=_first_input, keeps_spikes=True),
-    "GlobalAveragePool": OpSpec(Role.LINEAR, batch=_first_input, keeps_spikes=True),
-    "ReduceMean": OpSpec(Role.LINEAR, batch=_axes_without_zero(1), keeps_spikes=True),
-    "ReduceSum": OpSpec(Role.LINEAR, batch=_axes_without_zero(1), keeps_spikes=True),
-    "Identity": OpSpec(Role.LINEAR, batch=_first_input, keeps_spikes=True, pointwise=True),
-    "Concat": OpSpec(Role.LINEAR, linear_in=None, batch=_concat, keeps_spikes=True),
-    "Split": OpSpec(Role.LINEAR, batch=_axis_not_zero(0), keeps_spikes=True),
-    "Reshape": OpSpec(Role.LINEAR, batch=_reshape, channel_axis=1, keeps_spikes=True),
-    "Flatten": OpSpec(Role.LINEAR, batch=_flatten, channel_axis=1, keeps_spikes=True),
-    "Squeeze": OpSpec(Role.LINEAR, batch=_axes_without_zero(1), channel_axis=1, keeps_spikes=True),
-    "Unsqueeze": OpSpec(Role.LINEAR, batch=_axes_without_zero(1, of_output=True), channel_axis=1, keeps_spikes=True),
-    "Transpose": OpSpec(Role.LINEAR, batch=_transpose, keeps_spikes=True),
-    "Slice": OpSpec(Role.LINEAR, batch=_slice, keeps_spikes=True),
-    "Gather": OpSpec(Role.LINEAR, batch=_gather, keeps_spikes=True),
-    "Pad": OpSpec(Role.LINEAR, batch=_pad, keeps_spikes=True),
-    "DepthToSpace": OpSpec(Role.LINEAR, batch=_first_input, channel_axis=1, keeps_spikes=True),
-    "SpaceToDepth": OpSpec(Role.LINEAR, batch=_first_input, channel_axis=1, keeps_spikes=True),
-    "Resize": OpSpec(Role.LINEAR, batch=_resize, keeps_spikes=True),
-    "Upsample": OpSpec(Role.LINEAR, batch=_resize, keeps_spikes=True),
-    "Expand": OpSpec(Role.LINEAR, batch=_expand, keeps_spikes=True),
-    "Tile": OpSpec(Role.LINEAR, batch=_tile, keeps_spikes=True),
-    "GatherElements": OpSpec(Role.LINEAR, batch=_gather_elements, keeps_spikes=True),
-    "Trilu": OpSpec(Role.LINEAR, batch=_trilu, keeps_spikes=True),
-    "CumSum": OpSpec(Role.LINEAR, batch=_cumsum),
-    "Einsum": OpSpec(Role.LINEAR, linear_in=None, single=True, batch=_einsum),
+    "Add": OpSpec(Role.LINEAR, linear_in=None, batch=rules.elementwise, keeps_spikes=True, pointwise=True),
+    "Sub": OpSpec(Role.LINEAR, linear_in=None, batch=rules.elementwise, keeps_spikes=True, pointwise=True),
+    "Sum": OpSpec(Role.LINEAR, linear_in=None, batch=rules.elementwise, keeps_spikes=True, pointwise=True),
+    "Mean": OpSpec(Role.LINEAR, linear_in=None, batch=rules.elementwise, keeps_spikes=True, pointwise=True),
+    "Neg": OpSpec(Role.LINEAR, batch=rules.first_input, keeps_spikes=True, pointwise=True),
+    "Mul": OpSpec(
+        Role.LINEAR, linear_in=(0, 1), single=True, batch=rules.elementwise, keeps_spikes=True, pointwise=True
+    ),
+    "Div": OpSpec(Role.LINEAR, batch=rules.elementwise, keeps_spikes=True, pointwise=True, partial=True),
+    "BatchNormalization": OpSpec(Role.LINEAR, batch=rules.first_input),
+    "AveragePool": OpSpec(Role.LINEAR, batch=rules.first_input, keeps_spikes=True),
+    "GlobalAveragePool": OpSpec(Role.LINEAR, batch=rules.first_input, keeps_spikes=True),
+    "ReduceMean": OpSpec(Role.LINEAR, batch=rules.axes_without_zero(1), keeps_spikes=True),
+    "ReduceSum": OpSpec(Role.LINEAR, batch=rules.axes_without_zero(1), keeps_spikes=True),
+    "Identity": OpSpec(Role.LINEAR, batch=rules.first_input, keeps_spikes=True, pointwise=True),
+    "Concat": OpSpec(Role.LINEAR, linear_in=None, batch=rules.concat, keeps_spikes=True),
+    "Split": OpSpec(Role.LINEAR, batch=rules.axis_not_zero(0), keeps_spikes=True),
+    "Reshape": OpSpec(Role.LINEAR, batch=rules.reshape, channel_axis=1, keeps_spikes=True),
+    "Flatten": OpSpec(Role.LINEAR, batch=rules.flatten, channel_axis=1, keeps_spikes=True),
+    "Squeeze": OpSpec(Role.LINEAR, batch=rules.axes_without_zero(1), channel_axis=1, keeps_spikes=True),
+    "Unsqueeze": OpSpec(
+        Role.LINEAR, batch=rules.axes_without_zero(1, of_output=True), channel_axis=1, keeps_spikes=True
+    ),
+    "Transpose": OpSpec(Role.LINEAR, batch=rules.transpose, keeps_spikes=True),
+    "Slice": OpSpec(Role.LINEAR, batch=rules.slice, keeps_spikes=True),
+    "Gather": OpSpec(Role.LINEAR, batch=rules.gather, keeps_spikes=True),
+    "Pad": OpSpec(Role.LINEAR, batch=rules.pad, keeps_spikes=True),
+    "DepthToSpace": OpSpec(Role.LINEAR, batch=rules.first_input, channel_axis=1, keeps_spikes=True),
+    "SpaceToDepth": OpSpec(Role.LINEAR, batch=rules.first_input, channel_axis=1, keeps_spikes=True),
+    "Resize": OpSpec(Role.LINEAR, batch=rules.resize, keeps_spikes=True),
+    "Upsample": OpSpec(Role.LINEAR, batch=rules.resize, keeps_spikes=True),
+    "Expand": OpSpec(Role.LINEAR, batch=rules.expand, keeps_spikes=True),
+    "Tile": OpSpec(Role.LINEAR, batch=rules.tile, keeps_spikes=True),
+    "GatherElements": OpSpec(Role.LINEAR, batch=rules.gather_elements, keeps_spikes=True),
+    "Trilu": OpSpec(Role.LINEAR, batch=rules.trilu, keeps_spikes=True),
+    "CumSum": OpSpec(Role.LINEAR, batch=rules.cumsum),
+    "Einsum": OpSpec(Role.LINEAR, linear_in=None, single=True, batch=rules.einsum),
 }
 
 # Pointwise functions that networks use as activations.
@@ -411,26 +190,26 @@ _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "Rand
 
 
 def _nonlinear(
-    batch: BatchRule | None = None, *, pointwise: bool = False, activation: bool = False, partial: bool = False
+    batch: rules.BatchRule | None = None, *, pointwise: bool = False, activation: bool = False, partial: bool = False
 ) -> OpSpec:
     return OpSpec(Role.NONLINEAR, batch=batch, pointwise=pointwise, activation=activation, partial=partial)
 
 
 _NONLINEAR = {
-    "Relu": OpSpec(Role.ACTIVATION, batch=_first_input, pointwise=True, activation=True),
-    "Clip": OpSpec(Role.ACTIVATION, batch=_first_input, pointwise=True, activation=True),
-    "MaxPool": OpSpec(Role.POOL, batch=_first_input, keeps_spikes=True),
-    **{op: _nonlinear(_first_input, pointwise=True, activation=True) for op in _ACTIVATIONS},
-    "PRelu": _nonlinear(_elementwise, pointwise=True, activation=True),
-    **{op: _nonlinear(_first_input, pointwise=True) for op in _POINTWISE},
-    **{op: _nonlinear(_first_input, pointwise=True, partial=True) for op in _PARTIAL},
-    **{op: _nonlinear(_elementwise, pointwise=True) for op in _COMPARING},
-    **{op: _nonlinear(_elementwise, pointwise=True, partial=True) for op in ("Mod", "Pow")},
-    **{op: _nonlinear(_first_input) for op in _SPATIAL},
-    **{op: _nonlinear(_axis_not_zero(axis), partial=op == "LpNormalization") for op, axis in _ALONG_AXIS.items()},
-    **{op: _nonlinear(_axes_without_zero(1), partial=partial) for op, partial in _REDUCTIONS.items()},
-    "LayerNormalization": _nonlinear(_normalisation),
-    "GridSample": _nonlinear(_all_inputs),
+    "Relu": OpSpec(Role.ACTIVATION, batch=rules.first_input, pointwise=True, activation=True),
+    "Clip": OpSpec(Role.ACTIVATION, batch=rules.first_input, pointwise=True, activation=True),
+    "MaxPool": OpSpec(Role.POOL, batch=rules.first_input, keeps_spikes=True),
+    **{op: _nonlinear(rules.first_input, pointwise=True, activation=True) for op in _ACTIVATIONS},
+    "PRelu": _nonlinear(rules.elementwise, pointwise=True, activation=True),
+    **{op: _nonlinear(rules.first_input, pointwise=True) for op in _POINTWISE},
+    **{op: _nonlinear(rules.first_input, pointwise=True, partial=True) for op in _PARTIAL},
+    **{op: _nonlinear(rules.elementwise, pointwise=True) for op in _COMPARING},
+    **{op: _nonlinear(rules.elementwise, pointwise=True, partial=True) for op in ("Mod", "Pow")},
+    **{op: _nonlinear(rules.first_input) for op in _SPATIAL},
+    **{op: _nonlinear(rules.axis_not_zero(axis), partial=op == "LpNormalization") for op, axis in _ALONG_AXIS.items()},
+    **{op: _nonlinear(rules.axes_without_zero(1), partial=partial) for op, partial in _REDUCTIONS.items()},
+    "LayerNormalization": _nonlinear(rules.normalisation),
+    "GridSample": _nonlinear(rules.all_inputs),
     **{op: OpSpec(Role.NONLINEAR, random=True) for op in _RANDOM},
     "Shape": OpSpec(Role.SHAPE),
     "Size": OpSpec(Role.SHAPE),
@@ -439,11 +218,11 @@ _NONLINEAR = {
 _TABLE = {**_WEIGHTS, **_LINEAR, **_NONLINEAR}
 
 _SNNCC = {
-    "BurstIF": OpSpec(Role.NEURON, batch=_first_input),
-    "SignedBurst": OpSpec(Role.NEURON, batch=_first_input),
-    "SignedBurstRelu": OpSpec(Role.NEURON, batch=_first_input),
-    "SignedBurstClip": OpSpec(Role.NEURON, batch=_first_input),
-    ENCODE: OpSpec(Role.ACTIVATION, batch=_first_input),
+    "BurstIF": OpSpec(Role.NEURON, batch=rules.first_input),
+    "SignedBurst": OpSpec(Role.NEURON, batch=rules.first_input),
+    "SignedBurstRelu": OpSpec(Role.NEURON, batch=rules.first_input),
+    "SignedBurstClip": OpSpec(Role.NEURON, batch=rules.first_input),
+    ENCODE: OpSpec(Role.ACTIVATION, batch=rules.first_input),
 }
 
 _UNKNOWN = OpSpec(Role.NONLINEAR)
@@ -454,7 +233,7 @@ def spec_of(node: gs.Node) -> OpSpec:
     if node.domain == DOMAIN:
         return _SNNCC.get(node.op, _UNKNOWN)
     if node.domain == ML_DOMAIN and node.op in SCALERS:
-        return _nonlinear(_first_input)
+        return _nonlinear(rules.first_input)
     if node.domain not in (None, "", "ai.onnx"):
         return _UNKNOWN
     spec = _TABLE.get(node.op, _UNKNOWN)
@@ -518,7 +297,7 @@ def is_linear(node: gs.Node, varies: Callable[[gs.Tensor], bool]) -> bool:
 def samplewise(node: gs.Node, batched: Callable[[gs.Tensor], bool]) -> bool:
     """Whether the node maps samples to samples with the sample axis at 0 before and after."""
     rule = spec_of(node).batch
-    return rule is not None and rule(node, View(batched))
+    return rule is not None and rule(node, rules.View(batched))
 
 
 def multiply_accumulates(node: gs.Node, batch: int | None = None) -> int | None:

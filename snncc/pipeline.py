@@ -19,12 +19,13 @@ from snncc.context import Context
 from snncc.errors import ModelError, Obstacle, PassError, SnnccError, UnsupportedModelError
 from snncc.graph import export_model, first_line
 from snncc.passes.analyse import Analyse
-from snncc.passes.base import Pass
-from snncc.passes.calibrate import Calibrate, Progress, generate_inputs
+from snncc.passes.base import Pass, Progress
+from snncc.passes.calibrate import Calibrate
 from snncc.passes.correct_bias import CorrectBias
 from snncc.passes.correct_weights import CorrectWeights
 from snncc.passes.dead_nodes import RemoveDeadNodes
 from snncc.passes.free_batch import FreeBatch
+from snncc.passes.generated_inputs import generate_inputs
 from snncc.passes.infer_shapes import InferShapes
 from snncc.passes.insert_neurons import InsertNeurons
 from snncc.passes.lower import LowerTime

@@ -17,7 +17,7 @@ from snncc.config import Config
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
 from snncc.network import Source, SpikingNetwork, compile, read_ann
-from snncc.passes.calibrate import Progress
+from snncc.passes.base import Progress
 
 
 @dataclass(frozen=True)

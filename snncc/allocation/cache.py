@@ -11,13 +11,14 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from snncc.atomic import replacing
 
 FORMAT = 2
 """Part of every name: what an older version has measured otherwise isn't read."""
@@ -89,13 +90,8 @@ def _read(path: Path) -> Rows:
 
 def _write(path: Path, rows: Rows) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            np.savez(stream, keys=np.array(list(rows)), values=np.array(list(rows.values()), np.float64))
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path) as stream:
+        np.savez(stream, keys=np.array(list(rows)), values=np.array(list(rows.values()), np.float64))
 
 
 def _bound(kept: Path) -> None:

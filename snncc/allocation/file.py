@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from snncc.allocation.candidates import Candidate
 from snncc.allocation.result import COSTS, Assignment, Budget, LayerTable, Measurement, SearchResult
 from snncc.allocation.sensitivity import Score
+from snncc.atomic import replacing
 from snncc.config import Config
 from snncc.errors import SnnccError, UsageError
 from snncc.graph import first_line
@@ -103,23 +103,12 @@ def write(result: SearchResult, path: str | os.PathLike[str]) -> None:
         FrontError: it can't be written.
     """
     target = Path(path)
-    temporary: str | None = None
     try:
-        if target.exists() and not target.is_file():
-            raise OSError("it is no regular file")
         text = json.dumps(to_dict(result), indent=1, allow_nan=False) + "\n"
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(target)
+        with replacing(target) as stream:
+            stream.write(text.encode())
     except (OSError, ValueError) as error:
         raise FrontError(f"can't write '{target}': {first_line(error)}; choose another place with -o") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str]) -> SearchResult:

@@ -32,7 +32,7 @@ from snncc.errors import UsageError
 from snncc.loader import LoadedModel
 from snncc.network import Source, analyse_network, compile, input_specs, read_ann, resolve_data, sized_graph
 from snncc.passes.analyse import analyse
-from snncc.passes.calibrate import Progress
+from snncc.passes.base import Progress
 from snncc.pipeline import Hook
 
 METHODS = ("joint", "bsr", "ssc", "bsr+ssc")

@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
+from snncc.allocation.result import Budget
 from snncc.cli.files import check_output, open_data
 from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
-from snncc.cli.search import budget_options, from_front, read_budget
+from snncc.cli.search import budget_options, from_front
 from snncc.cli.terminal import Terminal
 from snncc.config import NEURONS, THRESHOLD_METHODS, Config
 from snncc.data import Dataset, ImageOptions
@@ -116,13 +117,7 @@ def compile_command(
     weight_calibration: bool,
     preset: str | None,
     front: str | None,
-    budget: float | None,
-    spikes: float | None,
-    energy: float | None,
-    max_loss: float | None,
-    max_drop: float | None,
-    min_agreement: float | None,
-    cost: str | None,
+    wanted: Budget | None,
     neuron: str,
     analog: bool,
     strict: bool,
@@ -164,15 +159,6 @@ def compile_command(
     loaded = read_ann(model)
     data = _calibration(loaded, calib, image, samples)
     assignment = None
-    wanted = read_budget(
-        budget=budget,
-        spikes=spikes,
-        energy=energy,
-        max_loss=max_loss,
-        max_drop=max_drop,
-        min_agreement=min_agreement,
-        cost=cost,
-    )
     if preset is not None and (front is not None or wanted is not None):
         raise UsageError("--preset chooses ψ and τ itself: leave --front and the budget away, or the preset")
     if front is not None:

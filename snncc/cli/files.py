@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from snncc import atomic
 from snncc.data import Dataset, ImageOptions, InputSpec
 from snncc.data import load as load_data
 from snncc.errors import SnnccError, UsageError
@@ -95,22 +96,13 @@ def replacing(path: Path, option: str) -> Iterator[IO[bytes]]:
     Raises:
         OutputError: the file can't be written.
     """
-    temporary: str | None = None
     advice = f"choose another place with {option}"
     _check_kind(path, advice)
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as stream:
+        with atomic.replacing(path) as stream:
             yield stream
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
     except (OSError, ValueError) as error:
         raise OutputError(f"can't write '{path}': {first_line(error)}; {advice}") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

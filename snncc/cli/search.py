@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.table import Table
@@ -23,8 +24,6 @@ from snncc.data import ImageOptions
 from snncc.errors import UsageError
 from snncc.network import input_specs, read_ann, resolve
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 EPILOG = """\b
 Examples:
   snncc search zoo:fashion_resnet20 --calib zoo:calibration -T 4 --budget 0.8 -o front.json
@@ -34,8 +33,26 @@ Examples:
 """
 
 
-def budget_options(command: F) -> F:
-    """Add --budget, --spikes, --energy, --max-loss, --max-drop, --min-agreement and --cost."""
+_BUDGETS = {
+    "budget": "relative",
+    "spikes": "spikes",
+    "energy": "energy",
+    "max_loss": "loss",
+    "max_drop": "max_drop",
+    "min_agreement": "agreement",
+}
+"""Kinds of budgets, by the names of their options."""
+
+
+def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for a budget; the command gets `wanted`, None where none of them is given."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        cost, given = kwargs.pop("cost"), {kind: kwargs.pop(name) for name, kind in _BUDGETS.items()}
+        return command(*args, wanted=read_budget(given, cost), **kwargs)
+
+    result: Callable[..., Any] = wrapped
     for option in (
         click.option(
             "--cost", type=click.Choice(COSTS), help="What a budget counts where it does not say so; default: spikes."
@@ -65,32 +82,24 @@ def budget_options(command: F) -> F:
             "--budget", type=float, metavar="SHARE", help="Budget relative to the uniform configuration's cost."
         ),
     ):
-        command = option(command)
-    return command
+        result = option(result)
+    return result
 
 
-def read_budget(
-    *,
-    budget: float | None,
-    spikes: float | None,
-    energy: float | None,
-    max_loss: float | None,
-    max_drop: float | None,
-    min_agreement: float | None,
-    cost: str | None,
-) -> Budget | None:
-    """Return the budget that the options give, None for none.
+def read_budget(options: Mapping[str, float | None], cost: str | None) -> Budget | None:
+    """Return the budget that options give, None for none.
+
+    Args:
+        options: values by kind of budget.
+        cost: what it counts where it doesn't say so.
 
     Raises:
         UsageError: there are two, or a value makes no sense.
     """
-    options = {"relative": budget, "spikes": spikes, "energy": energy, "loss": max_loss, "max_drop": max_drop}
-    options["agreement"] = min_agreement
     given = {kind: value for kind, value in options.items() if value is not None}
     if len(given) > 1:
-        raise UsageError(
-            "give one budget only: --budget, --spikes, --energy, --max-loss, --max-drop or --min-agreement"
-        )
+        names = [f"--{name.replace('_', '-')}" for name in _BUDGETS]
+        raise UsageError(f"give one budget only: {', '.join(names[:-1])} or {names[-1]}")
     if not given:
         if cost is not None:
             raise UsageError("--cost without a budget: add --budget, --max-loss or --max-drop")
@@ -162,13 +171,7 @@ def search_command(
     per_layer: bool,
     method: str,
     sensitivity: str,
-    budget: float | None,
-    spikes: float | None,
-    energy: float | None,
-    max_loss: float | None,
-    max_drop: float | None,
-    min_agreement: float | None,
-    cost: str | None,
+    wanted: Budget | None,
     simulate: int,
     plot_file: str | None,
     no_cache: bool,
@@ -185,15 +188,6 @@ def search_command(
         threshold_ratio=threshold_ratio,
         per_channel=not per_layer,
         batch_size=batch_size,
-    )
-    wanted = read_budget(
-        budget=budget,
-        spikes=spikes,
-        energy=energy,
-        max_loss=max_loss,
-        max_drop=max_drop,
-        min_agreement=min_agreement,
-        cost=cost,
     )
     inputs = {"model": str(resolve(model)), "calibration data": calib}
     check_output(Path(output), "-o", inputs)

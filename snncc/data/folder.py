@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from snncc.data.class_folders import scan
 from snncc.data.images import ImageOptions, ImagePlan, decode, image_size, plan_images
 from snncc.data.spec import InputSpec, format_shape
 from snncc.errors import DataError, UsageError
@@ -103,7 +104,7 @@ def open_folder(folder: Path, specs: Sequence[InputSpec], options: ImageOptions,
         )
     plan = plan_images(specs[0], options)
     try:
-        files, class_names = _scan(folder)
+        files, class_names = scan(folder, IMAGE_SUFFIXES, "images")
     except OSError as error:
         raise DataError(f"folder {folder} can't be read ({error}); check its permissions") from error
     files = files[:limit]
@@ -113,32 +114,6 @@ def open_folder(folder: Path, specs: Sequence[InputSpec], options: ImageOptions,
     index = {name: number for number, name in enumerate(class_names)}
     labels = [index[path.relative_to(folder).parts[0]] for path in files]
     return ImageFolder(images, np.asarray(labels, np.int64), class_names)
-
-
-def _scan(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...] | None]:
-    """Return the image files sorted by relative path, and the class folders where there are any."""
-    entries = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
-    classes = [path for path in entries if path.is_dir()]
-    flat = [path for path in entries if _is_image(path, folder)]
-    nested = [path for root in classes for path in root.rglob("*") if _is_image(path, folder)]
-    if flat and nested:
-        raise DataError(
-            f"folder {folder} holds images ('{flat[0].name}') beside subfolders of images "
-            f"('{nested[0].relative_to(folder).parts[0]}'), so their classes aren't clear; move all into class folders"
-        )
-    if not flat and not nested:
-        raise DataError(
-            f"folder {folder} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}, "
-            "in it or in one subfolder per class"
-        )
-    nested.sort(key=lambda path: path.relative_to(folder).parts)
-    # A class folder without images still counts: leaving it out would shift the indices of those after it.
-    return (tuple(flat), None) if flat else (tuple(nested), tuple(path.name for path in classes))
-
-
-def _is_image(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
 
 
 def _common_size(files: tuple[Path, ...], plan: ImagePlan, spec: InputSpec) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from snncc.data.class_folders import scan
 from snncc.errors import DataError
 from snncc.events.container import Events
 from snncc.events.reading import SUFFIXES, read
@@ -64,7 +65,7 @@ class EventFolder:
         """
         root = Path(root)
         try:
-            files, class_names = _scan(root)
+            files, class_names = scan(root, SUFFIXES, "recordings")
         except OSError as error:
             raise DataError(f"folder {root} can't be read ({error}); check its permissions") from error
         labels = None
@@ -114,27 +115,3 @@ class EventFolder:
                 f"folder {self.root}: none of its {len(self.files)} recordings can be read, the first since "
                 f"{self.skipped[0].reason}"
             )
-
-
-def _scan(root: Path) -> tuple[tuple[Path, ...], tuple[str, ...] | None]:
-    entries = sorted((path for path in root.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
-    classes = [path for path in entries if path.is_dir()]
-    flat = [path for path in entries if _is_recording(path, root)]
-    nested = [path for folder in classes for path in folder.rglob("*") if _is_recording(path, root)]
-    if flat and nested:
-        raise DataError(
-            f"folder {root} holds recordings ('{flat[0].name}') beside subfolders of recordings "
-            f"('{nested[0].relative_to(root).parts[0]}'), so their classes aren't clear; move all into class folders"
-        )
-    if not flat and not nested:
-        raise DataError(
-            f"folder {root} holds no recordings; they end in {', '.join(SUFFIXES)}, in it or in one subfolder per class"
-        )
-    nested.sort(key=lambda path: path.relative_to(root).parts)
-    # A class folder without recordings still counts: leaving it out would shift the indices of those after it.
-    return (tuple(flat), None) if flat else (tuple(nested), tuple(path.name for path in classes))
-
-
-def _is_recording(path: Path, root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()

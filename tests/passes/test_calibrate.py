@@ -22,11 +22,12 @@ from snncc.network import SpikingNetwork, analyse_network, input_specs, read_ann
 from snncc.neurons.burst_if import closed_form
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
 from snncc.ops import Role, spec_of
-from snncc.passes import calibrate, chunk_pool
+from snncc.passes import calibration_walk, chunk_pool
 from snncc.passes import layer as layer_module
 from snncc.passes.analyse import analyse
-from snncc.passes.calibrate import Calibrate, generate_inputs
+from snncc.passes.calibrate import Calibrate
 from snncc.passes.frontier import Entry, Frontier
+from snncc.passes.generated_inputs import generate_inputs
 from snncc.passes.layer import Layer
 from snncc.passes.layer_fit import LayerFit
 from snncc.passes.scaled import Scaled
@@ -254,7 +255,7 @@ def test_nothing_remains_on_the_frontier(name: str, correction: bool, monkeypatc
             super().__init__(*args)
             made.append(self)
 
-    monkeypatch.setattr(calibrate, "Frontier", Watched)
+    monkeypatch.setattr(calibration_walk, "Frontier", Watched)
     compiled(NETWORKS[name].model(), timesteps=2, bias_correction=correction)
     assert len(made) == 1
     assert made[0]._entries == {}
@@ -270,7 +271,7 @@ def test_frontier_holds_no_more_than_what_is_still_read(monkeypatch: pytest.Monk
             super().put(name, entry)
             most.append(len(self._entries))
 
-    monkeypatch.setattr(calibrate, "Frontier", Watched)
+    monkeypatch.setattr(calibration_walk, "Frontier", Watched)
     body = " ".join(f"g{i} = MatMul ({'x' if i == 0 else f'r{i - 1}'}, w_1) r{i} = Relu (g{i})" for i in range(10))
     compiled(parse(f"g (float[N,4] x, float[4,4] w_1) => (float[N,4] y) {{ {body} y = Neg (r9) }}"), timesteps=2)
     assert len(most) > 10

@@ -10,7 +10,7 @@ from small_networks import parse, run
 from snncc.config import Config
 from snncc.context import Context, WeightCorrection
 from snncc.graph import constant, export_model, import_graph, infer_shapes
-from snncc.passes.calibrate import weighted_channel_axis
+from snncc.passes.calibration_walk import weighted_channel_axis
 from snncc.passes.correct_weights import CorrectWeights
 from snncc.passes.layer_sums import along
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from small_networks import NETWORKS, compiled, inputs_of
 
-from snncc.passes import calibrate
+from snncc.passes.calibration_walk import Walk
 from snncc.passes.scaled import Scaled, add
 from snncc.runtime.buffers import BufferPool
 
@@ -61,12 +61,11 @@ def test_addition_is_that_of_onnxruntime(name: str, monkeypatch: pytest.MonkeyPa
     model = NETWORKS[name].model()
     feeds = inputs_of(model, 40)
     additions: list[str] = []
-    walk = calibrate._Walk
-    run = walk._run_addition
-    monkeypatch.setattr(walk, "_run_addition", lambda self, s: additions.append(s.nodes[0].name) or run(self, s))
+    run = Walk._run_addition
+    monkeypatch.setattr(Walk, "_run_addition", lambda self, s: additions.append(s.nodes[0].name) or run(self, s))
     ours = compiled(model, data=feeds, timesteps=4)
     assert additions
-    monkeypatch.setattr(walk, "_adds", lambda self, segment: False)
+    monkeypatch.setattr(Walk, "_adds", lambda self, segment: False)
     theirs = compiled(model, data=feeds, timesteps=4)
     for a, b in zip(ours.model.graph.initializer, theirs.model.graph.initializer, strict=True):
         x, y = onnx.numpy_helper.to_array(a), onnx.numpy_helper.to_array(b)

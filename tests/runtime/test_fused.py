@@ -11,7 +11,8 @@ from snncc.neurons.response import BLOCK
 from snncc.runtime import fused
 from snncc.runtime.executor import InstrumentedExecutor
 from snncc.runtime.fused import FusedExecutor
-from snncc.runtime.fused_neurons import Neuron
+from snncc.runtime.fused_neurons import FusedNeurons
+from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.reference import ReferenceSimulator, Simulation, _Neuron
 
 T = 5
@@ -117,16 +118,9 @@ def test_neurons_are_those_of_the_reference(op: str, constant: bool) -> None:
     if op == "SignedBurst":
         x[..., :3] = [np.nan, np.inf, -np.inf]
     theta = rng.uniform(0.2, 1.0, (1, 2, 1)).astype(np.float32)
-    neuron = Neuron(op, theta, np.float32(0.5), np.float32(3), np.float32(1.2 if op == "SignedBurstClip" else np.inf))
-    stepped = _Neuron.__new__(_Neuron)
-    stepped.op, stepped.theta, stepped.v_init, stepped.max_burst, stepped.upper = (
-        op,
-        theta,
-        neuron.v_init,
-        3,
-        neuron.upper,
-    )
-    stepped.state = stepped.total = None
+    upper = np.float32(1.2 if op == "SignedBurstClip" else np.inf)
+    parameters = NeuronParameters(op, theta, np.float32(0.5), 3, upper)
+    neuron, stepped = FusedNeurons(parameters), _Neuron(parameters)
     wanted = [stepped.advance(x[0 if constant else t], t + 1) for t in range(T)]
     spikes = np.empty((T, *x.shape[1:]), np.float32)
     emitted = neuron.fire(x, spikes)
