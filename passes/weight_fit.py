@@ -8,7 +8,8 @@ linear regression, which is held at the weights W0 that are there (rows x of pat
 
 The shift between the means is left to the corrections that follow. XᵀX and XᵀY are added up over a sample
 of the positions. A part of the samples is held back: λ is what lowers the error there most, and where none does, the
-weights stay. On samples that neither has seen the whole network is judged (`snncc.weight_guard`). Groups of a convolution are regressions of their own, as many as there are groups.
+weights stay. On samples that neither has seen the whole network is judged (`snncc.weight_guard`). Groups of a
+convolution are regressions of their own, as many as there are groups.
 """
 
 from __future__ import annotations
