@@ -18,11 +18,12 @@ class Readout:
         outputs: names of the network's outputs.
     """
 
-    def __init__(self, network: gs.Graph, analysis: Analysis) -> None:
+    def __init__(self, network: gs.Graph, analysis: Analysis, threads: int = 0, *, apart: bool = False) -> None:
+        """Load what follows the last neuron; see `SegmentRunner` for `threads` and `apart`."""
         neurons = {site.node for site in analysis.neurons}
         steps = plan(network, analysis, lambda node: node.name in neurons)
         readout = [s for s in steps if isinstance(s, Segment) and s.domain is Domain.READOUT]
-        self._runners = [SegmentRunner(network, s, analysis) for s in readout]
+        self._runners = [SegmentRunner(network, s, analysis, threads, apart=apart) for s in readout]
         made = {t.name for node in network.nodes for t in node.outputs}
         read = {t.name: None for s in readout for t in s.inputs if analysis.tensors.get(t.name) is Domain.STATIC}
         self.static = [name for name in read if name in made]

@@ -29,10 +29,10 @@ from snncc.passes.base import Progress
 from snncc.passes.sample_size import count_one_sample
 from snncc.passes.upgrade_opset import upgrade_opset
 from snncc.pipeline import ANALYSE, Hook, convert
-from snncc.runtime import fused
 from snncc.runtime.executor import InstrumentedExecutor, OrtExecutor
 from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.reference import ReferenceSimulator
+from snncc.runtime.stepper import Stepper
 from snncc.runtime.unlower import unlower
 from snncc.weight_guard import is_better
 
@@ -56,7 +56,6 @@ class SpikingNetwork:
         self.model, self.record = model, record
         self._executor: OrtExecutor | None = None
         self._fused: FusedExecutor | None = None
-        self._fusible: bool | None = None
         self._network: gs.Graph | None = None
 
     @property
@@ -88,7 +87,7 @@ class SpikingNetwork:
         Args:
             inputs: an array for a network with one input, a mapping from input names to arrays, or a `Dataset`.
             backend: "fused" for the fast executor, "ort" for the artifact as it is in ONNX Runtime, "numpy" for the
-                reference simulator. A network with a trace, or whose time can't be folded, runs in "ort" for "fused".
+                reference simulator. A network with a trace runs in "ort" for "fused".
             batch_size: samples at a time, where the network's own batch is open; None for `run_size`.
             progress: told about finished batches.
 
@@ -105,18 +104,13 @@ class SpikingNetwork:
         batch_size = run_size(self.record.timesteps) if batch_size is None else batch_size
         parts: list[dict[str, NDArray[Any]]] = []
         traces = {name for node in self.model.graph.node if node.op_type == "UnfoldTime" for name in node.output}
-        if backend == "ort" or (backend == "fused" and (traces or not self._is_fusible())):
+        if backend == "ort" or (backend == "fused" and traces):
             self._executor = self._executor or OrtExecutor(self.model)
             parts += [self._executor.run(batch) for batch in in_batches(data, batch_size, progress)]
         else:
             simulator = self.simulator(backend)
             parts += [simulator.run(batch).outputs for batch in in_batches(data, batch_size, progress)]
         return {name: _join([p[name] for p in parts], traced=name in traces) for name in parts[0]}
-
-    def _is_fusible(self) -> bool:
-        if self._fusible is None:
-            self._fusible = fused.runs(analyse(self.network))
-        return self._fusible
 
     def simulator(self, backend: str = "fused") -> FusedExecutor | InstrumentedExecutor | ReferenceSimulator:
         """Return an executor that also reports spikes and outputs over time; for the backends see `run`.
@@ -128,10 +122,24 @@ class SpikingNetwork:
             raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
         if backend == "numpy":
             return ReferenceSimulator(self.network, self.record.timesteps)
-        if backend == "fused" and self._is_fusible():
-            self._fused = self._fused or FusedExecutor(self.network, self.record.timesteps)
-            return self._fused
+        if backend == "fused":
+            return self._fused_executor()
         return InstrumentedExecutor(self.model, self.network, self.record.timesteps)
+
+    def stepper(self, batch: int | None = None) -> Stepper:
+        """Return the network before its first timestep, to run one at a time: for input that arrives over time.
+
+        Args:
+            batch: number of samples; None for the network's own, or 1 where that is open.
+
+        Raises:
+            UsageError: the network takes another number of samples at a time.
+        """
+        return Stepper(self._fused_executor(), self.inputs, batch)
+
+    def _fused_executor(self) -> FusedExecutor:
+        self._fused = self._fused or FusedExecutor(self.network, self.record.timesteps)
+        return self._fused
 
     def report(self) -> dict[str, Any]:
         """Return what the artifact says about itself as plain values: configuration, calibration, layers, warnings."""
