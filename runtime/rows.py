@@ -1,9 +1,9 @@
 """Samples that don't depend on their batch: each gets bit for bit what it would get alone, however many run together.
 
-A kernel may add up in another order when there are more rows: it has other loops for what is left over, and more rows
-are spread over more threads. Nothing in ONNX Runtime rules that out, so it is tried: before a number of rows is run for
-the first time, random rows are run together and one by one, by a session with one thread. Where a bit differs, rows of
-that number always run one by one.
+A kernel may add up in another order when there are more rows: it has other loops for what is left over or isn't aligned
+in memory, and more rows are spread over more threads. Nothing in ONNX Runtime rules that out, so it is tried: before a
+number of rows is run for the first time, random rows are run together and one by one, by a session with one thread.
+Where a bit differs, rows of that number always run one by one. All inputs are aligned alike.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from snncc.errors import ModelError
+from snncc.runtime.buffers import aligned
 from snncc.runtime.session import Array, Session
 
 _TRIED = 16
@@ -46,7 +47,7 @@ class RowSession:
         """Run the model and return its outputs by name; see `Session.run`."""
         rows = self._rows(feeds)
         if self._may_run_together(feeds, rows):
-            return self._session.run(feeds)
+            return self._session.run({name: aligned(feeds[name]) for name in self._session.inputs})
         parts = [self._one().run(self._row(feeds, i)) for i in range(rows)]
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
@@ -54,7 +55,7 @@ class RowSession:
         """Run the model and write its outputs into arrays; see `Session.run_into`."""
         rows = self._rows(feeds)
         if self._may_run_together(feeds, rows):
-            self._session.run_into(feeds, results)
+            self._session.run_into({name: aligned(feeds[name]) for name in self._session.inputs}, results)
             return
         for i in range(rows):
             for name, value in self._one().run(self._row(feeds, i)).items():
@@ -64,7 +65,7 @@ class RowSession:
         return next((len(feeds[name]) for name in self._session.inputs if name in self._batched), 1)
 
     def _row(self, feeds: Mapping[str, Array], i: int) -> dict[str, Array]:
-        return {name: value[i : i + 1] if name in self._batched else value for name, value in feeds.items()}
+        return {n: aligned(feeds[n][i : i + 1] if n in self._batched else feeds[n]) for n in self._session.inputs}
 
     def _one(self) -> Session:
         """Return the session with one thread."""
@@ -96,9 +97,9 @@ class RowSession:
         return True
 
     def _drawn(self, name: str, value: Array) -> Array:
-        if name not in self._batched or value.dtype.kind != "f":
-            return value
-        return np.random.default_rng(0).standard_normal(value.shape, np.float32).astype(value.dtype)
+        if name in self._batched and value.dtype.kind == "f":
+            value = np.random.default_rng(0).standard_normal(value.shape, np.float32).astype(value.dtype)
+        return aligned(value)
 
 
 def _is_same(a: Array, b: Array) -> bool:
