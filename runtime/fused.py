@@ -63,11 +63,16 @@ class FusedExecutor:
             walk.present({name: value[rows] for name, value in feeds.items()})
             return self._through(walk, rows.stop - rows.start, trace)
 
-        return _joined(self.each(through, self.walks(samples)), samples)
+        return joined(self.each(through, self.walks(samples)), samples)
 
-    def walks(self, samples: int) -> list[tuple[Walk, slice]]:
-        """Return what takes a batch through time: walks that haven't begun, each with its part of the samples."""
-        size = min(_SAMPLES, -(-samples // self.threads)) if self.route.splits else samples
+    def walks(self, samples: int, most: int = _SAMPLES) -> list[tuple[Walk, slice]]:
+        """Return what takes a batch through time: walks that haven't begun, each with its part of the samples.
+
+        Args:
+            samples: number of samples of the batch.
+            most: number of samples that a walk takes at most, where samples can go apart.
+        """
+        size = min(most, -(-samples // self.threads)) if self.route.splits else samples
         parts = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
         runners = self._runners(self.threads if len(parts) == 1 else 1)
         return [(Walk(self.route, runners), rows) for rows in parts]
@@ -93,7 +98,8 @@ class FusedExecutor:
         return self._opened[threads]
 
 
-def _joined(parts: list[Simulation], samples: int) -> Simulation:
+def joined(parts: list[Simulation], samples: int) -> Simulation:
+    """Return what parts of a batch of so many samples gave as one."""
     first = parts[0]
     if len(parts) == 1:
         first.samples = samples
@@ -102,4 +108,6 @@ def _joined(parts: list[Simulation], samples: int) -> Simulation:
     result.trace = {n: np.concatenate([p.trace[n] for p in parts], axis=1) for n in first.trace}
     result.spikes = {n: np.sum([p.spikes[n] for p in parts], axis=0) for n in first.spikes}
     result.increments = {n: np.sum([p.increments[n] for p in parts], axis=0) for n in first.increments}
+    if first.exits is not None:
+        result.exits = np.concatenate([p.exits for p in parts if p.exits is not None])
     return result

@@ -150,6 +150,13 @@ class Walk:
         """Return the outputs as if the run ended here."""
         return self._outputs(self._means)
 
+    def select(self, rows: NDArray[np.int64]) -> None:
+        """Go on with some of the samples, which must be able to go apart."""
+        batched = self.route.analysis.batched
+        self.carried = {k: {n: v[rows] for n, v in carried.items()} for k, carried in self.carried.items()}
+        self._static = {n: v[rows] if n in batched else v for n, v in self._static.items()}
+        self._means = {n: v[rows] if n in batched else v for n, v in self._means.items()}
+
     def _outputs(self, means: Mapping[str, Array]) -> dict[str, Array]:
         values = {**self._static, **means}
         done = {**values, **self.runners.readout.run(dict(values))}
