@@ -24,7 +24,7 @@ from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.increments import absolute_sum, increments
 from snncc.runtime.parameters import NeuronParameters
-from snncc.runtime.readout import Readout
+from snncc.runtime.readout import Readout, ReadoutPlan
 from snncc.runtime.reference import Simulation
 from snncc.runtime.segments import Segment, SegmentRunner, Step, is_pool_over_time, plan, reads, single
 from snncc.runtime.session import Array
@@ -50,7 +50,7 @@ class Route:
         self.static = [s for s in steps if isinstance(s, Segment) and s.domain is Domain.STATIC]
         self.temporal = [s for s in steps if not isinstance(s, Segment) or s.domain is Domain.TEMPORAL]
         self.fused = {n.name: FusedNeurons(NeuronParameters.of(n)) for n in graph.nodes if n.name in self.neurons}
-        readout = Readout(graph, analysis)
+        readout = ReadoutPlan(graph, analysis)
         self.outputs = [t.name for t in graph.outputs]
         self.leaving = {*readout.temporal, *(n for n in self.outputs if self.is_temporal(n))}
         self.reads = {id(step): reads(step) for step in steps}
