@@ -35,7 +35,8 @@ ON_MEANS = {
             p = Mul (s, r1) e = Tanh (p) m3 = MatMul (e, w_3) r3 = Relu (m3)
             y = Softmax (r3)
         }""",
-    "rows_that_depend_on_their_place": """g (float[N,37] x, float[37,37] w_1, float[37,4] w_2) => (float[N,4] y) {
+    "rows_that_depend_on_their_place": """g (float[N,37] x, float[37,37] w_1, float[37,4] w_2)
+        => (float[N,4] y, float[N,4] m2) {
             m1 = MatMul (x, w_1) r1 = Relu (m1) a = ReduceMean <axes = [1], keepdims = 1> (r1)
             d = Sub (r1, a) m2 = MatMul (d, w_2) y = Relu (m2)
         }""",
