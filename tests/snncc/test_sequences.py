@@ -231,7 +231,7 @@ def test_frames_of_another_floating_point_type() -> None:
     close(results[1], results[2])
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_data_that_does_not_fit_is_refused(shape: tuple[int, ...], reason: str) 
 def test_a_network_without_floating_point_inputs_is_refused() -> None:
     text = """g (int64[N,6] x, float[6,8] w_1) => (float[N,8] y)
     { f = Cast <to = 1> (x) h = MatMul(f, w_1) y = Relu(h) }"""
-    with pytest.raises(UsageError, match="no input can present frames.*input coding constant"):
+    with pytest.raises(UsageError, match=r"no input can present frames.*input coding constant"):
         compiled(parse(text), data={"x": np.zeros((4, T, 6), np.int64)}, timesteps=T, input_coding="frames")
 
 
@@ -290,7 +290,7 @@ def test_options_about_frames_are_named_only_where_there_are_some() -> None:
     assert Config(**given.to_dict()) == given  # type: ignore[arg-type]
 
 
-# --- arrays ------------------------------------------------------------------------------------------------------------
+# --- arrays ---------------------------------------------------------------------------------------------------------
 
 
 def test_periods_and_back() -> None:
