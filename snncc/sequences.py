@@ -179,7 +179,7 @@ def counterpart(config: Mapping[str, Any]) -> str | None:
     """Say what of the ANN a network with these options stands for; None for constant inputs."""
     if config.get("input_coding", "constant") != "frames":
         return None
-    timesteps, period = int(config["timesteps"]), int(config["reset_after"])
+    timesteps, period = int(config["timesteps"]), int(config.get("reset_after") or config["timesteps"])
     if period == timesteps:
         return "its output on the mean frame"
     each = "each frame" if period == 1 else f"the mean frame of every {period} timesteps"

@@ -3,8 +3,8 @@
     python benchmarks/events/sequences.py MODEL DATA.npz --bins 3 -T 3 6 9 12
 
 DATA.npz holds recordings in N-MNIST's own format one after the other: `events` uint8 [E, 5], `offsets` [N + 1],
-`labels` [N] and `split` [N], "train" or "test". Or give --train and --test, each an .npz that `snncc events --layout sequence`
-wrote.
+`labels` [N] and `split` [N], "train" or "test". Or give --train and --test, each an .npz that `snncc
+events --layout sequence` wrote.
 """
 
 from __future__ import annotations
