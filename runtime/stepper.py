@@ -154,8 +154,8 @@ class Stepper:
         needs = self._executor.route.needs_constant
         if self.timesteps and needs is not None:
             raise UsageError(
-                f"the input changed, but node '{needs}' reads values that the network was compiled to take as constant "
-                "over time: show the same frame at every step, or call reset() first"
+                f"the input changed, but {needs} holds values that the network was compiled to take as constant over "
+                "time: show the same frame at every step, or call reset() first"
             )
         for walk, rows in self._walks:
             walk.present({name: value[rows] for name, value in frame.items()})

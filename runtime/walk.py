@@ -43,7 +43,7 @@ class Route:
         leaving: names of the temporal tensors of which the mean over time is wanted in the end.
         outputs: names of the network's outputs.
         splits: whether samples can go apart.
-        needs_constant: name of a node that makes sense only while the input doesn't change; None if there is none.
+        needs_constant: a node or output that makes sense only while the input doesn't change; None if there is none.
         frames: names of the inputs that present a frame at each timestep.
         period: timesteps after which all neurons start anew; None if they never do.
     """
@@ -90,8 +90,8 @@ def _needs_constant(graph: gs.Graph, analysis: Analysis) -> str | None:
             continue
         current = spec_of(node).role is Role.NEURON or is_linear(node, lambda t: not isinstance(t, gs.Constant))
         if analysis.modes.get(node.name) is not Form.STEP or not current:
-            return str(node.name)
-    return next((f"output:{t.name}" for t in graph.outputs if is_static(t)), None)
+            return f"node '{node.name}'"
+    return next((f"output '{t.name}'" for t in graph.outputs if is_static(t)), None)
 
 
 class Runners:

@@ -17,7 +17,8 @@ from snncc.runtime.reference import ReferenceSimulator
 from snncc.runtime.stepper import Stepper
 
 T = 5
-CHANGING = [name for name in NETWORKS if name != "static_branch"]
+CONSTANT = {"static_branch": "node 'd'", "currents_are_outputs": "output 'g1'"}
+CHANGING = [name for name in NETWORKS if name not in CONSTANT]
 
 ON_MEANS = {
     "attention": """g (float[N,6,8] x, float[8,8] w_1, float[8] w_s, float[8] b_1, float[8,8] w_q, float[8,8] w_k,
@@ -34,7 +35,8 @@ ON_MEANS = {
             p = Mul (s, r1) e = Tanh (p) m3 = MatMul (e, w_3) r3 = Relu (m3)
             y = Softmax (r3)
         }""",
-    "rows_that_depend_on_their_place": """g (float[N,37] x, float[37,37] w_1, float[37,4] w_2) => (float[N,4] y) {
+    "rows_that_depend_on_their_place": """g (float[N,37] x, float[37,37] w_1, float[37,4] w_2)
+        => (float[N,4] y, float[N,4] m2) {
             m1 = MatMul (x, w_1) r1 = Relu (m1) a = ReduceMean <axes = [1], keepdims = 1> (r1)
             d = Sub (r1, a) m2 = MatMul (d, w_2) y = Relu (m2)
         }""",
@@ -121,13 +123,14 @@ def test_frames_add_up_by_hand() -> None:
     assert v_mem == pytest.approx([0.9, 0.2, 0.2], abs=1e-6)
 
 
-def test_a_network_that_takes_its_input_as_constant_says_so() -> None:
-    network = network_of("static_branch")
+@pytest.mark.parametrize("name", CONSTANT)
+def test_a_network_that_takes_its_input_as_constant_says_so(name: str) -> None:
+    network = network_of(name)
     stepper, feeds = network.stepper(2), feeds_of(network, 2)
     stepper.step(feeds)
     stepper.step({name: value.copy() for name, value in feeds.items()})
     other = {name: value + 1 for name, value in feeds.items()}
-    with pytest.raises(UsageError, match="constant over time: show the same frame at every step, or call reset"):
+    with pytest.raises(UsageError, match=f"but {CONSTANT[name]}.*show the same frame at every step, or call reset"):
         stepper.step(other)
     assert stepper.timesteps == 2
     stepper.reset()
