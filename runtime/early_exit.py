@@ -103,12 +103,13 @@ def run_early(
     Raises:
         UsageError: no output holds class scores.
     """
-    samples = len(next(iter(feeds.values())))
+    samples = executor.presented.samples(feeds)
 
     def through(part: tuple[Walk, slice]) -> Simulation:
         walk, rows = part
-        walk.present({name: value[rows] for name, value in feeds.items()})
-        return _Leaving(walk, rows.stop - rows.start, rule, trace).run(executor.timesteps)
+        constant, frames = executor.presented.apart(feeds, rows)
+        walk.present(constant)
+        return _Leaving(walk, rows.stop - rows.start, rule, trace).run(executor.timesteps, frames)
 
     return joined(executor.each(through, executor.walks(samples, _SAMPLES)), samples)
 
@@ -119,12 +120,13 @@ class _Leaving:
     def __init__(self, walk: Walk, samples: int, rule: EarlyExit, trace: bool) -> None:
         self.walk, self.samples, self.rule, self.trace = walk, samples, rule, trace
 
-    def run(self, timesteps: int) -> Simulation:
+    def run(self, timesteps: int, frames: Mapping[str, Array]) -> Simulation:
         staying, traced = np.arange(self.samples), []
         exits = np.full(self.samples, timesteps, np.int64)
         outputs: dict[str, Array] = {}
         for t in range(1, timesteps + 1):
-            self.walk.advance(1, last=t == timesteps)
+            now_shown = {name: value[t - 1 : t, staying] for name, value in frames.items()}
+            self.walk.advance(1, now_shown, last=t == timesteps)
             now = self.walk.outputs()
             for name, value in now.items():
                 self._put(outputs, name, staying, value)

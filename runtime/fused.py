@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 
 from snncc.passes.analyse import analyse
 from snncc.runtime.buffers import BufferPool
+from snncc.runtime.presented import Presented
 from snncc.runtime.reference import Simulation
 from snncc.runtime.session import Array
 from snncc.runtime.threads import available_cores
@@ -50,18 +51,20 @@ class FusedExecutor:
         self.graph, self.timesteps = graph, timesteps
         self.threads = threads or available_cores()
         self.route = Route(graph, analyse(graph))
+        self.presented = Presented.of(graph, self.route.analysis, timesteps)
         self._buffers = BufferPool()
         self._pool = ThreadPoolExecutor(self.threads, "snncc-fused")
         self._opened: dict[int, Runners] = {}
 
     def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> Simulation:
         """Run one batch; see `ReferenceSimulator.run`."""
-        samples = len(next(iter(feeds.values())))
+        samples = self.presented.samples(feeds)
 
         def through(walk_of: tuple[Walk, slice]) -> Simulation:
             walk, rows = walk_of
-            walk.present({name: value[rows] for name, value in feeds.items()})
-            return self._through(walk, rows.stop - rows.start, trace)
+            constant, frames = self.presented.apart(feeds, rows)
+            walk.present(constant)
+            return self._through(walk, frames, rows.stop - rows.start, trace)
 
         return joined(self.each(through, self.walks(samples)), samples)
 
@@ -81,12 +84,13 @@ class FusedExecutor:
         """Do something with each item, side by side."""
         return [work(items[0])] if len(items) == 1 else list(self._pool.map(work, items))
 
-    def _through(self, walk: Walk, samples: int, trace: bool) -> Simulation:
+    def _through(self, walk: Walk, frames: Mapping[str, Array], samples: int, trace: bool) -> Simulation:
         together = max(1, _ROWS // samples)
         traced = []
         while walk.done < self.timesteps:
             steps = min(together, self.timesteps - walk.done)
-            traced.append(walk.advance(steps, last=walk.done + steps == self.timesteps, trace=trace))
+            now = {name: value[walk.done : walk.done + steps] for name, value in frames.items()}
+            traced.append(walk.advance(steps, now, last=walk.done + steps == self.timesteps, trace=trace))
         walk.result.outputs = walk.outputs()
         walk.result.trace = {name: np.concatenate([part[name] for part in traced]) for name in traced[0]}
         return walk.finish()

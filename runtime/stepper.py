@@ -11,6 +11,7 @@ same state, and a sample doesn't depend on how many rows run together (`snncc.ru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ class Stepper:
         if self.batch < 1 or self.batch != (own or self.batch):
             wanted = "at least 1" if own is None else f"{own}, the number that the network takes at a time"
             raise UsageError(f"batch is {batch}: it must be {wanted}")
-        self._executor, self._inputs = executor, list(inputs)
+        self._executor = executor
+        self._inputs = [replace(spec, timesteps=None) for spec in inputs]  # each step takes one frame
         self.reset()
 
     @property
@@ -121,7 +123,8 @@ class Stepper:
         if done > 0:
             if not frame:
                 raise UsageError("the state holds no frame: give what Stepper.state() returned")
-            other.step()  # tells which arrays there must be
+            for _ in range(_steps_to(int(done), self._executor.route.period)):
+                other.step()  # tells which arrays there must be
         other._take(values, int(done))
         self._walks, self._frame = other._walks, other._frame
 
@@ -157,6 +160,11 @@ class Stepper:
         for walk, rows in self._walks:
             walk.present({name: value[rows] for name, value in frame.items()})
         self._frame = frame
+
+
+def _steps_to(done: int, period: int | None) -> int:
+    """Return how many steps bring a stepper to as much state as `done` do: neurons may start anew after each period."""
+    return 1 if period is None else min(done, period + done % period)
 
 
 def _is_same(a: Array, b: Array) -> bool:

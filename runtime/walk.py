@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import outer_inputs
-from snncc.ops import Role, is_linear, spec_of
+from snncc.ops import Role, is_frames, is_linear, spec_of
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.carried import Carried
 from snncc.runtime.forms import gains, running_mean
@@ -28,6 +28,9 @@ from snncc.runtime.readout import Readout, ReadoutPlan
 from snncc.runtime.reference import Simulation
 from snncc.runtime.segments import Segment, SegmentRunner, Step, is_pool_over_time, plan, reads, single
 from snncc.runtime.session import Array
+
+_PERIODS = ":periods"
+"""Where the state keeps what the readout reads, summed over the periods that are over; no node bears that name."""
 
 
 class Route:
@@ -41,6 +44,8 @@ class Route:
         outputs: names of the network's outputs.
         splits: whether samples can go apart.
         needs_constant: a node or output that makes sense only while the input doesn't change; None if there is none.
+        frames: names of the inputs that present a frame at each timestep.
+        period: timesteps after which all neurons start anew; None if they never do.
     """
 
     def __init__(self, graph: gs.Graph, analysis: Analysis) -> None:
@@ -61,6 +66,10 @@ class Route:
         apart = not analysis.readout_blockers and analysis.batched.issuperset(self.outputs)
         self.splits = analysis.foldable and apart
         self.needs_constant = _needs_constant(graph, analysis)
+        marks = [node for node in graph.nodes if is_frames(node)]
+        self.frames = tuple(node.inputs[0].name for node in marks)
+        periods = [int(n.attrs["period"]) for n in marks if n.attrs["period"] < n.attrs["timesteps"]]
+        self.period = periods[0] if periods else None
 
     def is_temporal(self, name: str) -> bool:
         """Whether a tensor has a value for each timestep."""
@@ -115,36 +124,79 @@ class Walk:
         self.carried: dict[str, Carried] = {}
         self.result = Simulation({})
         self._static: dict[str, Array] = {}
+        self._shown: dict[str, Array] = {}
         self._means: dict[str, Array] = {}
+
+    @property
+    def phase(self) -> int:
+        """Timesteps since all neurons started, or started anew."""
+        return self.done if self.route.period is None else self.done % self.route.period
 
     def present(self, feeds: Mapping[str, Array]) -> None:
         """Show an input [N, ...], which stays until another one comes."""
-        self._static = dict(feeds)
+        self._shown = {name: feeds[name] for name in self.route.frames if name in feeds}
+        self._static = {name: value for name, value in feeds.items() if name not in self.route.frames}
         for step in self.route.static:
             runner = self.runners.by_step[id(step)]
             self._static.update(runner.run({t.name: self._static[t.name] for t in step.inputs}))
         self._static = {name: value for name, value in self._static.items() if name in self.route.static_kept}
 
-    def advance(self, timesteps: int, *, last: bool = False, trace: bool = False) -> dict[str, Array]:
+    def advance(
+        self, timesteps: int, frames: Mapping[str, Array] | None = None, *, last: bool = False, trace: bool = False
+    ) -> dict[str, Array]:
         """Run timesteps.
 
         Args:
             timesteps: their number.
+            frames: what the inputs of frames present at each of them, [timesteps, N, ...]; None: what is shown.
             last: there won't be more, so that no state need be kept.
             trace: return the outputs after each of them.
 
         Returns:
             By name, the outputs [timesteps, N, ...], if they are asked for.
         """
-        block = _Block(self, timesteps, keep=not last)
+        begun, traced = 0, []
+        while begun < timesteps:
+            left = timesteps - begun
+            together = left if self.route.period is None else min(left, self.route.period - self.phase)
+            now = {n: v[begun : begun + together] for n, v in (frames or {}).items()}
+            traced += self._advance(together, now, last=last and together == left, trace=trace)
+            begun += together
+        return {name: np.stack([s[name] for s in traced]) for name in self.route.outputs} if trace else {}
+
+    def _advance(
+        self, timesteps: int, frames: Mapping[str, Array], *, last: bool, trace: bool
+    ) -> list[dict[str, Array]]:
+        """Run timesteps of one period."""
+        ends = self.route.period is not None and self.phase + timesteps == self.route.period
+        held = {n: np.broadcast_to(v, (timesteps, *v.shape)) for n, v in self._shown.items()}
+        # The block's arrays are used again: what comes from outside is copied.
+        block = _Block(self, timesteps, {n: np.array(v, order="C") for n, v in {**held, **frames}.items()}, not last)
         for step in self.route.temporal:
             block.run(step)
-        means = {name: block.in_form(name, Form.MEAN) for name in self.route.leaving}
+        within = {name: block.in_form(name, Form.MEAN) for name in self.route.leaving}
+        sums = self.carried.get(_PERIODS)
+        means = within if sums is None else {n: self._over_periods(v, sums.get(n)) for n, v in within.items()}
         self._means = {name: np.array(value[-1]) for name, value in means.items()}
         steps = [self._outputs({n: v[t] for n, v in means.items()}) for t in range(timesteps if trace else 0)]
+        if ends:
+            self._start_anew({n: v[-1] for n, v in within.items() if v.dtype.kind == "f"}, sums or {})
         block.give_back()
         self.done += timesteps
-        return {name: np.stack([s[name] for s in steps]) for name in self.route.outputs} if trace else {}
+        return steps
+
+    def _over_periods(self, within: Array, sums: Array | None) -> Array:
+        """Return the means over all timesteps so far, of those within this period [timesteps, N, ...]."""
+        if sums is None:
+            return within
+        numbers = np.arange(1, len(within) + 1).reshape(-1, *[1] * (within.ndim - 1))
+        means = (sums + within * (self.phase + numbers)) / (self.done + numbers)
+        return np.asarray(means.astype(within.dtype))
+
+    def _start_anew(self, means: Mapping[str, Array], sums: Mapping[str, Array]) -> None:
+        """Forget the state, but for the sums over the periods that are over."""
+        period = np.float64(self.route.period or 0)
+        self.carried = {_PERIODS: {name: value * period + sums.get(name, 0.0) for name, value in means.items()}}
 
     def outputs(self) -> dict[str, Array]:
         """Return the outputs as if the run ended here."""
@@ -160,6 +212,7 @@ class Walk:
         batched = self.route.analysis.batched
         self.carried = {k: {n: v[rows] for n, v in carried.items()} for k, carried in self.carried.items()}
         self._static = {n: v[rows] if n in batched else v for n, v in self._static.items()}
+        self._shown = {n: v[rows] if n in batched else v for n, v in self._shown.items()}
         self._means = {n: v[rows] if n in batched else v for n, v in self._means.items()}
 
     def _outputs(self, means: Mapping[str, Array]) -> dict[str, Array]:
@@ -175,12 +228,13 @@ class _Block:
 
     walk: Walk
     timesteps: int
+    frames: dict[str, Array]
     keep: bool
 
     def __post_init__(self) -> None:
         self._route, self._buffers = self.walk.route, self.walk.runners.buffers
         self._left = dict(self._route.readers)
-        self._values: dict[str, Array] = dict(self.walk._static)
+        self._values: dict[str, Array] = {**self.walk._static, **self.frames}
         self._converted: dict[tuple[str, Form], Array] = {}
 
     def run(self, step: Step) -> None:
@@ -202,7 +256,7 @@ class _Block:
             return value
         if (name, form) not in self._converted:
             convert = running_mean if form is Form.MEAN else gains
-            self._converted[name, form] = convert(value, self._carried(f"{name}:{form.value}"), walk.done)
+            self._converted[name, form] = convert(value, self._carried(f"{name}:{form.value}"), walk.phase)
         return self._converted[name, form]
 
     def give_back(self) -> None:
@@ -211,7 +265,7 @@ class _Block:
 
     def _carried(self, key: str) -> Carried | None:
         """Return the state of a node, or of a tensor's conversion; None where nobody wants it."""
-        if not self.keep and not self.walk.done:
+        if not self.keep and not self.walk.phase:
             return None
         return self.walk.carried.setdefault(key, {})
 
@@ -229,7 +283,7 @@ class _Block:
         mine = value is self._values[source] and self._left[source] == 1 and source not in route.kept
         spikes = value if mine else self._buffers.take((self.timesteps, *value.shape[1:]))
         carried = self._carried(node.name)
-        fired = route.fused[node.name].fire(self._apart(value), self._apart(spikes), carried, self.walk.done)
+        fired = route.fused[node.name].fire(self._apart(value), self._apart(spikes), carried, self.walk.phase)
         self._add(self.walk.result.spikes, node.name, fired)
         self._values[node.outputs[0].name] = spikes
         if mine:

@@ -25,6 +25,7 @@ from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.meter import PROFILES, Meter, Reading
 from snncc.runtime.reference import ReferenceSimulator, Simulation
 from snncc.runtime.session import Array, Session
+from snncc.sequences import counterpart, run_ann
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Evaluation:
         reading: spikes, operations and energy per sample.
         exits: number of samples that left after each timestep; None where all stay to the last.
         warnings: what the user should know.
+        counterpart: what the ANN's figures are of, where each timestep has a frame of its own; else None.
     """
 
     samples: int
@@ -77,6 +79,7 @@ class Evaluation:
     reading: Reading
     warnings: tuple[str, ...]
     exits: tuple[int, ...] | None = None
+    counterpart: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON; activity and energy are per sample, energy in joules."""
@@ -140,6 +143,7 @@ def evaluate(
     size = _batch_size(samples, other, _run_size(network, backend, early_exit) if batch_size is None else batch_size)
     if not meter.analysis.separable:  # activity is summed run by run, so all runs must have the same size
         size = next(n for n in range(min(size, len(samples)), 0, -1) if len(samples) % n == 0)
+    period = network.record.period
     tally: _Tally | None = None
     rule: EarlyExit | None = None
     done = 0
@@ -152,14 +156,16 @@ def evaluate(
         if tally is None:
             tally = _Tally(samples, simulation)
         meter.add(simulation)
-        tally.add(simulation, None if other is None else other.run(batch), slice(done, done + simulation.samples))
+        expected = None if other is None else other.run(batch, network.inputs, period)
+        tally.add(simulation, expected, slice(done, done + simulation.samples))
         done += simulation.samples
         if progress is not None:
             progress(number, -(-len(samples) // size))
     if tally is None:
         raise DataError(f"{samples.source} holds no samples: give at least one")
     warnings = [*([] if other is None else other.warnings), *tally.warnings()]
-    return tally.evaluation(network.record.timesteps, backend, meter.reading(), warnings)
+    found = tally.evaluation(network.record.timesteps, backend, meter.reading(), warnings)
+    return replace(found, counterpart=None if other is None else counterpart(network.record.config))
 
 
 def _run_size(network: SpikingNetwork, backend: str, early_exit: EarlyExit | None) -> int:
@@ -221,8 +227,9 @@ class _Ann:
         self._wanted = wanted
         self._session = Session(loaded.model, f"the ANN '{loaded.name}'", threads)
 
-    def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
-        return self._session.run(batch, self._wanted)
+    def run(self, batch: Mapping[str, Array], inputs: list[InputSpec], period: int) -> dict[str, Array]:
+        """Run it on a batch for the spiking network; see `snncc.sequences.run_ann`."""
+        return run_ann(self._session, batch, inputs, period, self._wanted)
 
 
 def _check_same_inputs(loaded: LoadedModel, ann: list[InputSpec], snn: list[InputSpec]) -> None:
