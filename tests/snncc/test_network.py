@@ -35,7 +35,7 @@ def test_run_in_batches(network: SpikingNetwork, backend: str, batch_size: int) 
 
 @pytest.mark.parametrize(("timesteps", "size"), [(1, 32), (16, 32), (64, 8), (256, 2), (600, 1)])
 def test_many_timesteps_run_fewer_samples_at_a_time(timesteps: int, size: int) -> None:
-    """The artifact holds all timesteps of a run at once: 512 rows, and one sample at least. The fused executor doesn't."""
+    """The artifact holds all timesteps of a run at once: 512 rows, one sample at least; the fused executor does not."""
     network = compiled(NETWORKS["two_inputs"].model(), timesteps=timesteps)
     for backend, expected in (("ort", size), ("fused", 32)):
         seen: list[tuple[int, int]] = []
