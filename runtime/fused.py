@@ -93,7 +93,7 @@ class FusedExecutor:
             traced.append(walk.advance(steps, now, last=walk.done + steps == self.timesteps, trace=trace))
         walk.result.outputs = walk.outputs()
         walk.result.trace = {name: np.concatenate([part[name] for part in traced]) for name in traced[0]}
-        return walk.result
+        return walk.finish()
 
     def _runners(self, threads: int) -> Runners:
         """Return what runs the steps that are no neurons; opened with the first batch."""

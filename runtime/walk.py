@@ -202,6 +202,11 @@ class Walk:
         """Return the outputs as if the run ended here."""
         return self._outputs(self._means)
 
+    def finish(self) -> Simulation:
+        """Return what the walk gave, and forget the rest: other walks of the batch may still be on their way."""
+        self.carried, self._static, self._means = {}, {}, {}
+        return self.result
+
     def select(self, rows: NDArray[np.int64]) -> None:
         """Go on with some of the samples, which must be able to go apart."""
         batched = self.route.analysis.batched
