@@ -19,9 +19,10 @@ from snncc.passes.analyse import analyse
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.presented import Presented
 from snncc.runtime.reference import Simulation
+from snncc.runtime.route import Route, Runners
 from snncc.runtime.session import Array
 from snncc.runtime.threads import available_cores
-from snncc.runtime.walk import Route, Runners, Walk
+from snncc.runtime.walk import Walk
 
 _SAMPLES = 8
 """Samples of a chunk."""
