@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from conformance import sources
-from conformance.isolate import measure_apart
+from conformance.isolate import measure_apart, shares
+from conformance.results import Results
 from conformance.row import Row, cells, header, total
 from conformance.sources import Network
 
@@ -38,11 +39,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--samples", type=int, default=8, help="inputs to compare on, fewer for large networks (8)")
     made.add_argument("--calibration", type=int, default=32, help="inputs to calibrate on, likewise (32)")
     made.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of `snncc.Config`")
-    made.add_argument("--jobs", type=int, default=1, help="networks at a time (1)")
+    made.add_argument("--jobs", type=int, default=1, help="networks at a time, which share the cores (1)")
     made.add_argument("--timeout", type=float, default=900, metavar="S", help="seconds for one network (900)")
     made.add_argument("--memory", type=float, default=8, metavar="GIB", help="gibibytes for one process (8)")
     made.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was found")
+    made.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write everything that was found, row by row; rows that the file has from the same code and options are "
+        "taken over, so an interrupted run goes on",
+    )
     return made
 
 
@@ -80,20 +87,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not networks:
             made.error("no network: name a folder or a file, or give --zoo, --onnx-tests or --export")
 
+        request = {
+            "timesteps": timesteps,
+            "samples": options.samples,
+            "calibration": options.calibration,
+            "config": config,
+        }
+        limits = {"timeout": options.timeout, "memory": options.memory}
+        try:
+            results = Results(options.json, {**request, **limits})
+        except ValueError as error:
+            made.error(str(error))
+        free = shares(options.jobs)
+
         def measure(network: Network) -> Row:
-            request = {
-                "path": str(network.path),
-                "data": None if network.data is None else str(network.data),
-                "timesteps": timesteps,
-                "samples": options.samples,
-                "calibration": options.calibration,
-                "config": config,
-            }
-            return measure_apart(network.name, request, timeout=options.timeout, memory=options.memory)
+            row = results.known(network.name)
+            if row is None:
+                data = None if network.data is None else str(network.data)
+                cores = free.get()
+                row = measure_apart(
+                    network.name, {**request, "path": str(network.path), "data": data}, **limits, cores=cores
+                )
+                free.put(cores)
+                results.keep(row)
+            return row
 
         rows = report(networks, measure, timesteps, jobs=options.jobs, markdown=options.markdown)
-    if options.json is not None:
-        _write(options.json, rows)
+        print(f"code {results.code}; {' '.join(sys.argv[1:] if arguments is None else arguments)}")
     return 0 if all(row.good for row in rows) else 1
 
 
@@ -119,7 +139,7 @@ def report(
     from environment import signature
 
     columns = header(timesteps)
-    widths = [max(len(columns[0]), *(len(n.name) for n in networks)), 16, 5, 5, 7, 7, 16, 3, 9]
+    widths = [max(len(columns[0]), *(len(n.name) for n in networks)), 16, 5, 5, 7, 7, 7, 16, 3, 9]
     widths += [8] * (len(columns) - len(widths))
 
     def show(line: Sequence[str]) -> None:
@@ -147,12 +167,3 @@ def _measured(networks: Sequence[Network], measure: Callable[[Network], Row], jo
     """Yield the rows in the order of the networks, each as soon as it is there."""
     with ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(measure, networks)
-
-
-def _write(path: Path, rows: Sequence[Row]) -> None:
-    from environment import environment
-
-    from snncc.report.text import to_json
-
-    path.write_text(to_json({"environment": environment(), "rows": [row.to_dict() for row in rows]}) + "\n", "utf-8")
-    print(f"wrote {path}", file=sys.stderr)

@@ -39,6 +39,27 @@ def test_rows_remarks_total_and_json(folder: Path, capsys: pytest.CaptureFixture
     assert [row["verdict"] for row in rows] == ["refused", "converges", "converges"]
 
 
+def test_interrupted_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def measure(name: str, request: object, **limits: object) -> Row:
+        if name == "good" and not measured.count("deep/third") > 1:
+            raise KeyboardInterrupt
+        measured.append(name)
+        return result(name)
+
+    monkeypatch.setattr(cli, "measure_apart", measure)
+    arguments = [str(folder), "--json", str(folder / "rows.json"), "--timesteps", "4"]
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(arguments)
+    assert measured == ["bad", "deep/third"]
+    measured += ["deep/third"]
+    assert cli.main(arguments) == 1
+    assert measured[3:] == ["good"]
+    assert cli.main([*arguments, "--samples", "2"]) == 1  # other options: everything again
+    assert measured[4:] == ["bad", "deep/third", "good"]
+
+
 def test_exit_code_is_zero_if_all_is_well(folder: Path) -> None:
     assert cli.main([str(folder), "--match", "oo", "--timesteps", "4"]) == 0
 
