@@ -15,7 +15,7 @@ from typing import Any
 from conformance import sources
 from conformance.isolate import measure_apart, shares
 from conformance.results import Results
-from conformance.row import Row, cells, header, total
+from conformance.row import NOT_MEASURED, Row, cells, header, total
 from conformance.sources import Network
 
 DESCRIPTION = """Compile every network for several T, run it in stock ONNX Runtime, and compare it with its ANN.
@@ -31,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("networks", nargs="*", metavar="FOLDER|MODEL[=DATA.npz]", help="networks, and inputs for them")
     made.add_argument("--zoo", action="store_true", help="the bundled networks")
-    made.add_argument("--onnx-tests", action="store_true", help="the networks that the onnx package brings")
+    made.add_argument("--light", action="store_true", help="the large networks that the onnx package brings, light_*")
+    made.add_argument("--onnx-tests", action="store_true", help="its small tests")
     made.add_argument("--export", action="store_true", help="networks exported from torch, scikit-learn and Keras")
     made.add_argument("--export-to", type=Path, metavar="DIR", help="keep them there, and take those that are there")
     made.add_argument("--match", metavar="TEXT", help="only networks with TEXT in their name")
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         help="write everything that was found, row by row; rows that the file has from the same code and options are "
         "taken over, so an interrupted run goes on",
     )
+    made.add_argument("--known", action="store_true", help="measure nothing: print the rows that --json has")
     return made
 
 
@@ -74,7 +76,7 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print a row each and the total; return 1 if a network doesn't do as it should."""
     made = parser()
-    options = made.parse_args(arguments)
+    options = made.parse_intermixed_args(arguments)
     timesteps = sorted(set(options.timesteps))
     if min(*timesteps, options.samples, options.calibration, options.jobs) < 1 or options.timeout <= 0:
         made.error("--timesteps, --samples, --calibration, --jobs and --timeout must be positive")
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValueError as error:
             made.error(str(error))
         if not networks:
-            made.error("no network: name a folder or a file, or give --zoo, --onnx-tests or --export")
+            made.error("no network: name a folder or a file, or give --zoo, --light, --onnx-tests or --export")
 
         request = {
             "timesteps": timesteps,
@@ -102,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         def measure(network: Network) -> Row:
             row = results.known(network.name)
-            if row is None:
+            if row is None and options.known:
+                row = Row(network.name, status=NOT_MEASURED)
+            elif row is None:
                 data = None if network.data is None else str(network.data)
                 cores = free.get()
                 row = measure_apart(
@@ -120,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _networks(options: argparse.Namespace, stack: ExitStack) -> list[Network]:
     networks = sources.given(options.networks)
     networks += sources.zoo() if options.zoo else []
+    networks += sources.light() if options.light else []
     networks += sources.onnx_tests() if options.onnx_tests else []
     if options.export or options.export_to:
         folder = options.export_to or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conformance-")))

@@ -15,6 +15,7 @@ ROUNDING = 1e-5
 
 COMPILED, REFUSED, NO_REFERENCE = "compiled", "refused", "no reference"
 FAILED, CRASHED, TIMEOUT, MEMORY = "failed", "crashed", "timeout", "out of memory"
+NOT_MEASURED = "not measured"
 CONVERGES, UNSEEN = "converges", "only if seen"
 
 
