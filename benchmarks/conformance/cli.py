@@ -6,7 +6,7 @@ import argparse
 import ast
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -95,30 +95,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "calibration": options.calibration,
             "config": config,
         }
-        limits = {"timeout": options.timeout, "memory": options.memory}
         try:
-            results = Results(options.json, {**request, **limits})
+            results = Results(options.json, {**request, "timeout": options.timeout, "memory": options.memory})
         except ValueError as error:
             made.error(str(error))
-        free = shares(options.jobs)
-
-        def measure(network: Network) -> Row:
-            row = results.known(network.name)
-            if row is None and options.known:
-                row = Row(network.name, status=NOT_MEASURED)
-            elif row is None:
-                data = None if network.data is None else str(network.data)
-                cores = free.get()
-                row = measure_apart(
-                    network.name, {**request, "path": str(network.path), "data": data}, **limits, cores=cores
-                )
-                free.put(cores)
-                results.keep(row)
-            return row
-
+        measure = _known(results) if options.known else _measuring(results, request, options)
         rows = report(networks, measure, timesteps, jobs=options.jobs, markdown=options.markdown)
         print(f"code {results.code}; {' '.join(sys.argv[1:] if arguments is None else arguments)}")
     return 0 if all(row.good for row in rows) else 1
+
+
+def _known(results: Results) -> Callable[[Network], Row]:
+    return lambda network: results.known(network.name) or Row(network.name, status=NOT_MEASURED)
+
+
+def _measuring(results: Results, request: Mapping[str, Any], options: argparse.Namespace) -> Callable[[Network], Row]:
+    """Return what gives a network's row: the one of an earlier run, or a new one, which is kept."""
+    free = shares(options.jobs)
+
+    def measure(network: Network) -> Row:
+        row = results.known(network.name)
+        if row is not None:
+            return row
+        data = None if network.data is None else str(network.data)
+        cores = free.get()
+        row = measure_apart(
+            network.name,
+            {**request, "path": str(network.path), "data": data},
+            timeout=options.timeout,
+            memory=options.memory,
+            cores=cores,
+        )
+        free.put(cores)
+        results.keep(row)
+        return row
+
+    return measure
 
 
 def _networks(options: argparse.Namespace, stack: ExitStack) -> list[Network]:
