@@ -41,7 +41,7 @@ FEW = 32
 FURTHEST = 10.0
 """unless that is larger by more than this: its own scale counts too."""
 DEVIATIONS = 3.0
-"""A value so many standard deviations above the mean current is likely among the next, even if none was seen."""
+"""In a channel with few values, one so many standard deviations above the mean current is likely among the next."""
 
 
 class ChannelHistogram:
@@ -113,10 +113,6 @@ class ChannelHistogram:
         occupied = self.counts > 0
         highest = bins - np.argmax(occupied[:, ::-1], axis=1)
         return np.asarray(np.where(occupied.any(axis=1), highest * self.width, 0.0))
-
-    def reach(self) -> NDArray[np.float64]:
-        """Return the largest value that was seen or is likely, float64 [C]; 0 for a dead channel."""
-        return np.maximum(self.maximum(), np.where(self.likely > _TINY, self.likely, 0.0))
 
 
 def squared_error(
@@ -267,8 +263,7 @@ def minimum_error_thresholds(
         others, or 1.
     """
     timesteps = max(1, min(timesteps, _MAX_LEVELS // max_burst))
-    top = histogram.reach()
-    reach = np.minimum(_next_value(top, histogram.counts.sum(axis=1)), upper)
+    reach = np.minimum(_next_value(histogram), upper)
     weight = unevenness * (1.0 - 1.0 / timesteps) / 12.0 * histogram.counts.sum(axis=1, keepdims=True)
 
     def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -276,7 +271,7 @@ def minimum_error_thresholds(
         seen += weight * np.square(candidate / timesteps)
         return np.asarray(seen + unseen * _unseen_error(candidate * max_burst, reach))
 
-    return _filled(_search(error, reach / max_burst, candidates), top > 0, upper / max_burst)
+    return _filled(_search(error, reach / max_burst, candidates), reach > 0, upper / max_burst)
 
 
 def signed_thresholds(
@@ -308,16 +303,14 @@ def signed_thresholds(
         float32 [C], positive. A channel without values gets the median of the others, or 1.
     """
     timesteps = max(1, min(timesteps, _MAX_LEVELS // max_burst))
-    top = np.maximum(positive.reach(), negative.reach())
-    count = positive.counts.sum(axis=1) + negative.counts.sum(axis=1)
-    reach = np.minimum(_next_value(top, count), upper)
+    reach = np.minimum(_next_value(positive, negative), upper)
     sides = [(h, v) for h, v in ((positive, v_init), (negative, 1.0 - v_init)) if h.counts.any()]
 
     def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
         errors = [squared_error(histogram, candidate, timesteps, max_burst, v) for histogram, v in sides]
         return np.asarray(sum(errors) + unseen * _unseen_error(candidate * max_burst, reach))
 
-    return _filled(_search(error, reach / max_burst, candidates), top > 0, upper / max_burst)
+    return _filled(_search(error, reach / max_burst, candidates), reach > 0, upper / max_burst)
 
 
 def _filled(theta: NDArray[np.float64], alive: NDArray[np.bool_], highest: float) -> NDArray[np.float32]:
@@ -326,16 +319,14 @@ def _filled(theta: NDArray[np.float64], alive: NDArray[np.bool_], highest: float
     return np.minimum(filled, highest).astype(np.float32)
 
 
-def _next_value(top: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how large the next value may be, [C].
-
-    Args:
-        top: the largest value that was seen, or that is likely, [C].
-        count: how many values other than zero were seen, [C].
-    """
-    alive = top > 0
-    typical = np.median(top[alive]) if alive.any() else 0.0
-    return np.asarray(BEYOND * np.where(count < FEW, np.clip(typical, top, FURTHEST * top), top))
+def _next_value(*sides: ChannelHistogram) -> NDArray[np.float64]:
+    """Return how large the next value may be in each channel, whichever its sign, [C]; 0 for a dead one."""
+    top = np.max([side.maximum() for side in sides], axis=0)
+    count = np.sum([side.counts.sum(axis=1) for side in sides], axis=0)
+    likely = np.max([side.likely for side in sides], axis=0)
+    known = np.maximum(top, np.where(likely > _TINY, likely, 0.0))
+    typical = np.median(known[known > 0]) if known.any() else 0.0
+    return np.asarray(BEYOND * np.where(count < FEW, np.clip(typical, known, FURTHEST * known), top))
 
 
 def _unseen_error(covered: NDArray[np.float64], reach: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -264,18 +264,18 @@ def test_a_channel_with_few_values_borrows_from_the_others(signed: bool) -> None
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_likely_values_count_like_the_largest_seen(signed: bool) -> None:
-    """A rare small value leaves room for what is likely, not only for its own scale, even where nothing was seen."""
+def test_few_values_are_not_the_scale_where_larger_ones_are_likely(signed: bool) -> None:
+    """A rare small value leaves room for what is likely, even where nothing was seen; many speak for themselves."""
     values = np.zeros((100, 3, 1))
     values[0, 0], values[:, 2, 0] = 0.01, np.linspace(0.1, 3.0, 100)
     histogram, none = histogram_of(values), ChannelHistogram(3)
     for side in (histogram, none):
-        side.likely = np.array([2.5, 2.5, 1.0])
+        side.likely = np.array([2.5, 2.5, 4.0])
     theta = (
         signed_thresholds(histogram, none, 256, 4, 0.5) if signed else minimum_error_thresholds(histogram, 256, 4, 0.5)
     )
     assert theta * 4 == pytest.approx([5.0, 5.0, 6.0], rel=0.02)
-    assert histogram.pooled().likely.tolist() == [2.5]
+    assert histogram.pooled().likely.tolist() == [4.0]
 
 
 @pytest.mark.parametrize("v_init", [0.0, 0.3, 0.5])
