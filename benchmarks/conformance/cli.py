@@ -171,11 +171,15 @@ def report(
     rows = []
     for row in _measured(networks, measure, jobs):
         rows.append(row)
-        show(cells(row, timesteps))
+        if row.status != NOT_MEASURED:
+            show(cells(row, timesteps))
     print()
     for row in rows:
         for remark in row.remarks():
             print(f"{'- ' if markdown else ''}{row.name}: {remark}")
+    left = [row.name for row in rows if row.status == NOT_MEASURED]
+    if left:
+        print(f"{'- ' if markdown else ''}not measured: {', '.join(left)}")
     print(f"\n{total(rows)}\n{signature()}")
     return rows
 

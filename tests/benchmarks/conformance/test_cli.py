@@ -56,7 +56,9 @@ def test_interrupted_run_goes_on(
         cli.main(arguments)
     assert measured == ["bad", "deep/third"]
     assert cli.main([*arguments, "--known"]) == 1
-    assert "1 converges, 1 not measured, 1 refused" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 converges, 1 not measured, 1 refused" in printed
+    assert [line for line in printed.splitlines() if "good" in line] == ["not measured: good"]
     measured += ["deep/third"]
     assert cli.main(arguments) == 1
     assert measured[3:] == ["good"]

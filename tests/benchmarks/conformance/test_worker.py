@@ -18,6 +18,7 @@ from small_network import small_model
 
 import snncc
 from snncc.errors import ModelError, PassError
+from snncc.loader import load_model
 
 
 def measure(folder: Path, model: onnx.ModelProto, **options: Any) -> Row:
@@ -39,6 +40,19 @@ def test_network_is_compiled_and_compared(tmp_path: Path) -> None:
     assert row.steps[1].worst < row.steps[0].worst < 0.5
     assert row.steps[0].worst_seen < 0.5
     assert row.variation["logits"] > 0.1
+
+
+def test_refused_file_is_named_without_its_folder(tmp_path: Path) -> None:
+    model = small_model()
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.BFLOAT16
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    worker = Worker(tmp_path, Request(str(path), [4], 4, 8, 4))
+    worker.stage, worker._measure = "read", lambda: load_model(path)
+    worker.run()
+    (record,) = map(json.loads, (tmp_path / "records.jsonl").read_text().splitlines())
+    assert record["status"] == REFUSED
+    assert record["reasons"][0].startswith("read: 'model.onnx': input or output 'image' is bfloat16")
 
 
 def test_given_data_is_used(tmp_path: Path) -> None:
