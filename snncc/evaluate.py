@@ -5,7 +5,7 @@ It goes batch by batch and keeps sums only, so memory does not grow with the dat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +23,9 @@ from snncc.runtime.executor import InstrumentedExecutor
 from snncc.runtime.meter import PROFILES, Meter, Reading
 from snncc.runtime.reference import Simulation
 from snncc.runtime.session import Array, Session
+
+Observer = Callable[[Simulation, dict[str, Array] | None, slice], None]
+"""Told about each batch: what the SNN gave, what the ANN gave, and which samples they are."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def evaluate(
     ann: Source | LoadedModel | None = None,
     backend: str = "fused",
     batch_size: int | None = None,
+    observer: Observer | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Run a spiking network over data, and its ANN beside it.
@@ -117,6 +121,7 @@ def evaluate(
         ann: the network that it was compiled from, for its accuracy, the agreement and the error of the outputs.
         backend: see `SpikingNetwork.run`.
         batch_size: samples at a time, where the networks' own batches are open; None for `run_size`.
+        observer: told about the outputs of each batch, for tasks that need more than sums.
         progress: told about finished batches.
 
     Raises:
@@ -139,7 +144,10 @@ def evaluate(
         if tally is None:
             tally = _Tally(samples, simulation)
         meter.add(simulation)
-        tally.add(simulation, None if other is None else other.run(batch), slice(done, done + simulation.samples))
+        expected, rows = None if other is None else other.run(batch), slice(done, done + simulation.samples)
+        tally.add(simulation, expected, rows)
+        if observer is not None:
+            observer(simulation, expected, rows)
         done += simulation.samples
         if progress is not None:
             progress(number, -(-len(samples) // size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from snncc.cli.detection import DetectionOptions, detection_options, evaluate_boxes
 from snncc.cli.files import open_data, open_network
 from snncc.cli.options import (
     SETTINGS,
@@ -17,6 +18,7 @@ from snncc.cli.options import (
 )
 from snncc.cli.terminal import Terminal
 from snncc.data import ImageOptions
+from snncc.errors import UsageError
 from snncc.evaluate import Evaluation, evaluate
 from snncc.network import SpikingNetwork, read_ann
 from snncc.report import evaluation as report
@@ -27,9 +29,16 @@ Examples:
   snncc eval model.snn.onnx --data test.npz --against model.onnx
   snncc eval fashion_resnet20.snn.onnx --data zoo:test --against zoo:fashion_resnet20 --limit 1000 -v
   snncc eval model.snn.onnx --data test.npz --labels y --json
+  snncc eval fashion_detector.snn.onnx --task detection --data zoo:scenes --annotations zoo:scenes \
+    --against zoo:fashion_detector --draw boxes/
+  snncc eval yolo.snn.onnx --task detection --data val2017/ --annotations instances_val2017.json \
+    --decoder yolov3 --decoder-options yolo.json --against yolo.onnx
 
 Operations and energy are per sample. Profile 45nm: 4.6 pJ per multiply-accumulate, 0.9 pJ per synaptic operation.
 Profile spikes: 12.5 pJ per operation of the ANN, 77 fJ per spike.
+
+Decoders: yolov2 and yolov3 (anchors), yolox, fcos, those of installed packages (entry points snncc.decoders), or
+module:function. See docs/detection.md.
 """
 
 
@@ -38,6 +47,8 @@ Profile spikes: 12.5 pJ per operation of the ANN, 77 fJ per spike.
 @click.option("--data", metavar="DATA", required=True, help="Samples, and labels for the accuracy; or zoo:test.")
 @click.option("--labels", metavar="KEY", help="Key of the labels in an .npz; default: label, labels, y, targets.")
 @click.option("--against", metavar="MODEL", help="The ANN, to compare with.")
+@click.option("--task", type=click.Choice(("classification", "detection")), default="classification", show_default=True)
+@detection_options
 @limit_option
 @backend_option
 @run_size_option
@@ -59,6 +70,8 @@ def eval_command(
     data: str,
     labels: str | None,
     against: str | None,
+    task: str,
+    detection: DetectionOptions,
     limit: int | None,
     backend: str,
     batch_size: int | None,
@@ -70,8 +83,19 @@ def eval_command(
     SNN is a file that `snncc compile` made. The class is the largest value of the first output of shape [N, K]. Without
     class scores, the error of the outputs against the ANN's is measured instead. Folders of images have one subfolder
     per class.
+
+    With --task detection it is boxes: mean average precision where --annotations are given, and which of the ANN's
+    boxes the SNN finds.
     """
     network = open_network(snn)
+    chosen = PROFILES[profile]
+    if task == "detection":
+        asked = {"snn": snn, "data": data, "against": against, "profile": profile}
+        if labels is not None:
+            raise UsageError("--labels with --task detection: what is on the images is given with --annotations")
+        evaluate_boxes(terminal, network, detection, asked, image, limit, backend, batch_size)
+        return
+    detection.refuse()
     samples = open_data(data, network.inputs, labels=labels, image=image, limit=limit)
     ann = None if against is None else read_ann(against)
     with terminal.progress("evaluating") as progress:
@@ -81,7 +105,6 @@ def eval_command(
         asked = {"snn": snn, "data": data, "against": against, "profile": profile}
         terminal.print_json({**asked, "config": network.record.config, "evaluation": result.to_dict()})
         return
-    chosen = PROFILES[profile]
     if not terminal.quiet:
         terminal.print(report.evaluation_facts(result, network.record, snn, data, against), "")
         _print_tables(terminal, network, result, chosen)
