@@ -43,7 +43,7 @@ class NetworkInfo:
         opset: version of the standard ONNX operator set.
         licence: SPDX identifier of the network's licence.
         recipe: the command line that trained and exported it.
-        epochs: passes over the 60,000 training images.
+        epochs: passes over the 60,000 training images; 1 for a detector, which sees no scene twice.
         seed: seed of the initialisation, the order of images and the augmentation.
         torch: version of PyTorch that trained it.
         sha256: hexadecimal digest of the file.
@@ -86,7 +86,7 @@ def path(name: str) -> Path:
     Raises:
         UsageError: there is no network of this name.
     """
-    return _folder() / "networks" / f"{_known(name, names(), 'network')}.onnx"
+    return _folder() / "networks" / f"{_known(name, names(None), 'network')}.onnx"
 
 
 def data_path(name: str) -> Path:
