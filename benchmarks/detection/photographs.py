@@ -65,6 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--decoder-options", help="file of JSON with the decoder's parameters")
     parser.add_argument("--pixel-max", type=float, default=1.0, help="what white is to the network (%(default)s)")
     parser.add_argument("--parts", type=int, default=7, help="parts of each photograph beside the whole (%(default)s)")
+    parser.add_argument("--calib-parts", type=int, default=1, help="the same for calibration (%(default)s)")
     parser.add_argument("-T", "--timesteps", type=int, default=16)
     parser.add_argument("--max-burst", type=int, default=8)
     parser.add_argument("--neuron", default="auto")
@@ -79,7 +80,7 @@ def main() -> None:
     loaded = read_ann(options.model)
     spec = input_specs(loaded.model)[0]
     images = views(options.images, spec, options.parts, options.pixel_max, seed=1)
-    calibration = views(options.calib, spec, options.parts, options.pixel_max, seed=2)
+    calibration = views(options.calib, spec, options.calib_parts, options.pixel_max, seed=2)
     config = snncc.Config(timesteps=options.timesteps, max_burst=options.max_burst, neuron=options.neuron)
     network = snncc.compile(loaded, calibration=calibration, config=config)
     decoder = make_decoder(options.decoder, options.decoder_options, loaded.model)

@@ -19,7 +19,11 @@ def detector(tmp_path, monkeypatch, invoke):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(3)
     weights = {"w1": (6, 1, 8, 8), "w2": (14, 6, 1, 1), "b2": (14,)}
-    initializers = [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in weights.items()]
+    scale = {"w1": 1 / 8, "w2": 1.5, "b2": 1.0}  # outputs of a trained network's size: boxes are exponential in them
+    initializers = [
+        numpy_helper.from_array((scale[name] * rng.standard_normal(shape)).astype(np.float32), name)
+        for name, shape in weights.items()
+    ]
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c"], "conv1", strides=[8, 8]),
         helper.make_node("Relu", ["c"], ["a"], "relu"),
@@ -128,3 +132,28 @@ def test_options_of_detection_want_the_task(detector, invoke, option):
     result = invoke("eval", "net.snn.onnx", "--data", "images.npy", option, "x")
     assert result.exit_code == 2
     assert f"{option} is for detection: add --task detection" in result.stderr
+
+
+def test_a_search_weighs_layers_by_the_error_of_the_outputs(detector, invoke, monkeypatch):
+    """No class scores: the loss is the squared error relative to the ANN's energy, and nothing is said of agreement."""
+    monkeypatch.setenv("SNNCC_CACHE", str(detector / "cache"))
+    result = invoke("search", "net.onnx", "--calib", "images.npy", "-T", 4, "--budget", 0.7, "-o", "front.json", "-q")
+    assert result.exit_code == 0, result.stderr
+    compiled = invoke("compile", "net.onnx", "--calib", "images.npy", "--front", "front.json", "-o", "found.snn.onnx")
+    assert compiled.exit_code == 0, compiled.stderr
+    refused = invoke("search", "net.onnx", "--calib", "images.npy", "-T", 4, "--min-agreement", 99, "-o", "f.json")
+    assert refused.exit_code != 0
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("preset", ["calibration", "bs", "bs+bsr", "best"])
+def test_presets_compile_detectors(detector, invoke, monkeypatch, preset):
+    monkeypatch.setenv("SNNCC_CACHE", str(detector / "cache"))
+    result = invoke(
+        "compile", "net.onnx", "--calib", "images.npy", "-T", 16, "--preset", preset, "-o", "p.snn.onnx", "-q"
+    )
+    assert result.exit_code == 0, result.stderr
+    told = invoke("eval", "p.snn.onnx", *DATA, "--against", "net.onnx", "--json")
+    agreement = json.loads(told.stdout)["evaluation"]["detection"]["agreement"][-1]
+    assert agreement["confident"] > 20
+    assert agreement["found"] > 0.8, agreement
