@@ -34,7 +34,7 @@ class DetectionOptions:
     annotations: str | None = None
     decoder: str | None = None
     decoder_options: str | None = None
-    confidence: float | None = None
+    score: float | None = None
     draw: str | None = None
 
     def refuse(self) -> None:
@@ -56,7 +56,7 @@ def detection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--decoder", metavar="NAME", help="Detection: what makes boxes; default: as the network's file says.")
     @click.option("--decoder-options", metavar="FILE", help="Detection: JSON with the decoder's parameters (anchors).")
     @click.option(
-        "--confidence",
+        "--score",
         type=float,
         metavar="SCORE",
         help=f"Detection: score from which a box counts as found or is drawn.  [default: {CONFIDENT:g}]",
@@ -88,6 +88,7 @@ def evaluate_boxes(
     limit: int | None,
     backend: str,
     batch_size: int | None,
+    threads: int,
 ) -> None:
     """Measure a detector and print what comes of it; `asked` says what was asked for: snn, data, against, profile."""
     decoder = make_decoder(options.decoder, options.decoder_options, network.model)
@@ -97,7 +98,7 @@ def evaluate_boxes(
         annotations = open_annotations(options.annotations)
     data, against = str(asked["data"]), asked["against"]
     samples = open_data(data, network.inputs, image=image, limit=limit)
-    confidence = CONFIDENT if options.confidence is None else options.confidence
+    confidence = CONFIDENT if options.score is None else options.score
     drawn = None
     if options.draw is not None:
         names = None if annotations is None else annotations.class_names
@@ -115,6 +116,7 @@ def evaluate_boxes(
             confidence=confidence,
             backend=backend,
             batch_size=batch_size,
+            threads=threads,
             drawn=drawn,
             progress=progress,
         )

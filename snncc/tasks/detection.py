@@ -154,6 +154,7 @@ def evaluate_detection(
     confidence: float = CONFIDENT,
     backend: str = "fused",
     batch_size: int | None = None,
+    threads: int = 0,
     drawn: Drawn | None = None,
     progress: Progress | None = None,
 ) -> DetectionEvaluation:
@@ -170,6 +171,7 @@ def evaluate_detection(
         confidence: score from which a box counts as said, for the agreement.
         backend: see `SpikingNetwork.run`.
         batch_size: see `evaluate`.
+        threads: see `evaluate`.
         drawn: told about the boxes of each sample after T timesteps.
         progress: told about finished batches.
 
@@ -180,7 +182,7 @@ def evaluate_detection(
     if annotations is None and ann is None:
         raise UsageError("nothing to compare the boxes with: give --annotations, or --against for the ANN's boxes")
     if not 0.0 < confidence <= 1.0:
-        raise UsageError(f"confidence is {confidence}: it must be above 0 and at most 1")
+        raise UsageError(f"score from which boxes count is {confidence}: it must be above 0 and at most 1")
     samples = data if isinstance(data, Dataset) else load_data(resolve_data(data), network.inputs)
     size = input_size(samples)
     placed = None if annotations is None else match(annotations, samples, size, limited=limited)
@@ -194,6 +196,7 @@ def evaluate_detection(
         ann=ann,
         backend=backend,
         batch_size=batch_size,
+        threads=threads,
         observer=collector.add,
         progress=progress,
     )

@@ -144,7 +144,7 @@ def test_each_sample_is_told_once_in_order(network, images, decoder):
 def test_what_is_refused(network, images, decoder):
     with pytest.raises(UsageError, match="nothing to compare the boxes with: give --annotations, or --against"):
         evaluate_detection(network, images, decoder)
-    with pytest.raises(UsageError, match="confidence is 0: it must be above 0"):
+    with pytest.raises(UsageError, match="boxes count is 0: it must be above 0"):
         evaluate_detection(network, images, decoder, ann=detector(), confidence=0)
     other = make_decoder("yolov2", {"anchors": [[1, 1]] * 3}, detector())
     with pytest.raises(UsageError, match=r"decoder 'yolov2': output 'grid' is \[N, 14, 3, 3\]: with 3 anchors"):
