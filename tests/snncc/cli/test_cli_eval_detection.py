@@ -82,7 +82,7 @@ def test_average_precision_and_everything_as_json(detector, invoke):
         (("--decoder", "yolov3"), "decoder 'yolov3': 'anchors' is missing"),
         (("--decoder-options", "none.json"), "'none.json' can't be read"),
         (("--score", 0), "score from which boxes count is 0.0: it must be above 0"),
-        (("--confidence", 0.9), "early exit needs class scores"),
+        (("--early-exit", 0.9), "early exit needs class scores"),
         (("--labels", "y"), "--labels with --task detection"),
         (("--draw", "coco.json"), "coco.json"),
     ],
