@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -38,7 +39,7 @@ def measure(
 ) -> tuple[DetectionEvaluation, str]:
     """Compile the detector with a preset and evaluate it; also returns ψ as the record has it."""
     loaded = read_ann(f"zoo:{NETWORK}")
-    given = {"timesteps": timesteps} | ({} if preset == "calibration" else {"max_burst": burst})
+    given: dict[str, Any] = {"timesteps": timesteps} | ({} if preset == "calibration" else {"max_burst": burst})
     network = compile_preset(preset, loaded, calibration=calibration, **given)
     images, truth = models.scene_set("scenes")
     result = evaluate_detection(
