@@ -17,11 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from snncc.errors import UsageError
+from snncc.models import scenes
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
 
 _DATA_FILES = {"calibration": "fashion_mnist_calib.npz", "test": "fashion_mnist_test.npz"}
+
+SCENES = {"scenes": ("test", 500, 20171), "scenes_calibration": ("calibration", 256, 20172)}
+"""Data sets for object detection: what they are composed of, how many scenes, and their seed."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,18 @@ class NetworkInfo:
         name: name in the zoo; the file is ``networks/<name>.onnx``.
         summary: one line about the architecture.
         dataset: name of the data set it was trained on.
-        accuracy: fraction of the 10,000 test images that ONNX Runtime classifies right.
+        accuracy: fraction of the 10,000 test images that ONNX Runtime classifies right; of a detector, COCO's mean
+            average precision on the 500 scenes.
         parameters: number of trained parameters.
         macs: multiply-accumulate operations of convolutions and fully connected layers per image.
         opset: version of the standard ONNX operator set.
         licence: SPDX identifier of the network's licence.
         recipe: the command line that trained and exported it.
-        epochs: passes over the 60,000 training images.
+        epochs: passes over the 60,000 training images; 1 for a detector, which sees no scene twice.
         seed: seed of the initialisation, the order of images and the augmentation.
         torch: version of PyTorch that trained it.
         sha256: hexadecimal digest of the file.
+        task: ``classification`` of the test images, or ``detection`` on the scenes.
     """
 
     name: str
@@ -57,11 +63,12 @@ class NetworkInfo:
     seed: int
     torch: str
     sha256: str
+    task: str = "classification"
 
 
-def names() -> list[str]:
-    """Names of the networks, sorted."""
-    return sorted(_zoo())
+def names(task: str | None = "classification") -> list[str]:
+    """Names of the networks for a task, sorted; None for all."""
+    return sorted(name for name, network in _zoo().items() if task in (None, network.task))
 
 
 def info(name: str) -> NetworkInfo:
@@ -70,7 +77,7 @@ def info(name: str) -> NetworkInfo:
     Raises:
         UsageError: there is no network of this name.
     """
-    return _zoo()[_known(name, names(), "network")]
+    return _zoo()[_known(name, names(None), "network")]
 
 
 def path(name: str) -> Path:
@@ -79,7 +86,7 @@ def path(name: str) -> Path:
     Raises:
         UsageError: there is no network of this name.
     """
-    return _folder() / "networks" / f"{_known(name, names(), 'network')}.onnx"
+    return _folder() / "networks" / f"{_known(name, names(None), 'network')}.onnx"
 
 
 def data_path(name: str) -> Path:
@@ -101,6 +108,31 @@ def calibration_set() -> tuple[Images, Labels]:
         Raw pixels uint8 ``[1024, 1, 28, 28]`` and classes uint8 ``[1024]``.
     """
     return _load(data_path("calibration"))
+
+
+def scene_set(name: str = "scenes") -> tuple[Images, dict[str, Any]]:
+    """Scenes for object detection, composed of the bundled images on first use; see `snncc.models.scenes`.
+
+    Args:
+        name: ``scenes``, 500 scenes of test images, or ``scenes_calibration``, 256 of calibration images.
+
+    Returns:
+        Raw pixels uint8 ``[N, 1, 128, 128]`` and annotations in COCO's format; neither must be written to.
+
+    Raises:
+        UsageError: there are no scenes of this name.
+    """
+    return _composed(_known(name, list(SCENES), "set of scenes"))
+
+
+@cache
+def _composed(name: str) -> tuple[Images, dict[str, Any]]:
+    source, count, seed = SCENES[name]
+    images, labels = _load(data_path(source))
+    made = scenes.compose_all(images[:, 0], labels, count, seed)
+    pixels = np.stack([scene.image for scene in made])[:, None]
+    pixels.flags.writeable = False
+    return pixels, scenes.coco(made)
 
 
 def test_set() -> tuple[Images, Labels]:

@@ -306,13 +306,14 @@ def resolve(source: Source) -> str | os.PathLike[str] | onnx.ModelProto:
 
 
 def resolve_data(source: Any) -> Any:
-    """Return where data is: `zoo:calibration` and `zoo:test` become the paths of the bundled sets.
+    """Return where data is: `zoo:calibration` and `zoo:test` become the paths of the bundled sets, `zoo:scenes` images.
 
     Raises:
         UsageError: the zoo has no such data.
     """
     if isinstance(source, str) and source.startswith("zoo:"):
-        return models.data_path(source.removeprefix("zoo:"))
+        name = source.removeprefix("zoo:")
+        return {"image": models.scene_set(name)[0]} if name in models.SCENES else models.data_path(name)
     return source
 
 

@@ -30,10 +30,10 @@ def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: in
     """Convolution with "same" padding, without bias because the batch normalisation after it has one."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     layers: dict[str, nn.Module] = {"conv": conv, "bn": nn.BatchNorm2d(outputs)}
-    return _named(layers)
+    return named(layers)
 
 
-def _named(layers: dict[str, nn.Module]) -> nn.Sequential:
+def named(layers: dict[str, nn.Module]) -> nn.Sequential:
     """A sequence whose members carry names, which the export turns into node names."""
     sequence = nn.Sequential()
     for name, layer in layers.items():
@@ -89,7 +89,7 @@ class FashionResNet20(nn.Module):
 
 def _vgg_stage(inputs: int, outputs: int) -> nn.Sequential:
     """Two convolutions with batch normalisation and ReLU, then a 2x2 max pooling."""
-    return _named(
+    return named(
         {
             "first": _conv_bn(inputs, outputs, 3),
             "relu1": nn.ReLU(inplace=True),
@@ -126,7 +126,7 @@ class FashionVgg(nn.Module):
 
 def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """Depthwise 3x3 and pointwise 1x1 convolution, each with batch normalisation and ReLU6."""
-    return _named(
+    return named(
         {
             "depthwise": _conv_bn(inputs, inputs, 3, stride, groups=inputs),
             "relu1": nn.ReLU6(inplace=True),
