@@ -193,13 +193,14 @@ def resolve(source: Source) -> str | os.PathLike[str] | onnx.ModelProto:
 
 
 def resolve_data(source: Any) -> Any:
-    """Return where data is: `zoo:calibration` and `zoo:test` become the paths of the bundled sets.
+    """Return where data is: names of bundled sets of images become their paths, those of recordings their frames.
 
     Raises:
         UsageError: the zoo has no such data.
     """
     if isinstance(source, str) and source.startswith("zoo:"):
-        return models.data_path(source.removeprefix("zoo:"))
+        name = source.removeprefix("zoo:")
+        return models.event_frames(name) if name in models.EVENTS else models.data_path(name)
     return source
 
 

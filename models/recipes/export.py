@@ -23,7 +23,7 @@ OPSET = 17
 Floats = npt.NDArray[np.float32]
 
 
-def export(network: nn.Module, file: Path) -> None:
+def export(network: nn.Module, file: Path, name: str = "image", shape: tuple[int, ...] = (1, 28, 28)) -> None:
     """Writes a network as one ONNX file with a dynamic batch dimension ``N``.
 
     The exporter based on TorchScript is used on purpose: node names follow the module tree, and with
@@ -31,8 +31,10 @@ def export(network: nn.Module, file: Path) -> None:
     and Flatten; the newer one folds or decomposes them.
 
     Args:
-        network: takes raw pixels float32 ``[N, 1, 28, 28]``.
+        network: takes float32 ``[N, *shape]``, values 0 to 255.
         file: the ONNX file to write.
+        name: of the input.
+        shape: of one sample.
 
     Raises:
         RuntimeError: ONNX Runtime's logits differ from PyTorch's.
@@ -43,22 +45,22 @@ def export(network: nn.Module, file: Path) -> None:
         raw = Path(folder) / "raw.onnx"
         torch.onnx.export(
             network,
-            (torch.zeros(2, 1, 28, 28),),
+            (torch.zeros(2, *shape),),
             raw,
             dynamo=False,
             opset_version=OPSET,
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
-            input_names=["image"],
+            input_names=[name],
             output_names=["logits"],
-            dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
+            dynamic_axes={name: {0: "N"}, "logits": {0: "N"}},
         )
         model = onnx.load(raw)
     _unshare(model.graph)
     _strip(model)
     onnx.checker.check_model(model, full_check=True)
     file.write_bytes(model.SerializeToString())
-    _compare(network, file)
+    _compare(network, file, shape)
 
 
 def _unshare(graph: onnx.GraphProto) -> None:
@@ -85,8 +87,8 @@ def _strip(model: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def _compare(network: nn.Module, file: Path) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (8, 1, 28, 28)).astype(np.float32)
+def _compare(network: nn.Module, file: Path, shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, *shape)).astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(image)).numpy()
     difference = float(np.abs(logits(file, image) - expected).max())
@@ -100,7 +102,7 @@ def logits(file: Path, images: npt.NDArray[Any], batch: int = 500) -> Floats:
 
     Args:
         file: the ONNX file.
-        images: raw pixels ``[N, 1, 28, 28]`` of any numeric type.
+        images: raw pixels ``[N, 1, 28, 28]`` of any numeric type, or frames ``[N, 2, 34, 34]``.
         batch: images per run.
 
     Returns:
@@ -108,7 +110,8 @@ def logits(file: Path, images: npt.NDArray[Any], batch: int = 500) -> Floats:
     """
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     starts = range(0, len(images), batch)
-    parts = [session.run(None, {"image": images[i : i + batch].astype(np.float32)})[0] for i in starts]
+    name = session.get_inputs()[0].name
+    parts = [session.run(None, {name: images[i : i + batch].astype(np.float32)})[0] for i in starts]
     return np.concatenate(parts)
 
 

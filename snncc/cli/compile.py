@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from snncc import models
 from snncc.allocation.result import Budget
 from snncc.cli.files import check_output, open_data
 from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
@@ -226,7 +227,7 @@ def _calibration(
 def _print_summary(terminal: Terminal, network: SpikingNetwork, target: Path, model: str, *, verified: bool) -> None:
     if terminal.verbose:
         terminal.print(report.layer_table(network.record.layers), report.LAYER_LEGEND, "")
-    data = "zoo:test" if model.startswith("zoo:") else "DATA"
+    data = f"zoo:{models.test_data(model.removeprefix('zoo:'))}" if model.startswith("zoo:") else "DATA"
     following = f"snncc eval {shlex.quote(str(target))} --data {data} --against {shlex.quote(model)}"
     size = file_size(target.stat().st_size)
     terminal.print(report.compile_facts(network.record, str(target), size, following, verified=verified))

@@ -12,7 +12,7 @@ from snncc.cli.options import SETTINGS, common_options, json_option, pass_termin
 from snncc.cli.terminal import Terminal
 from snncc.report.text import percent, si, table
 
-DATA = ("calibration", "test")
+DATA = ("calibration", "test", *models.EVENTS)
 
 EPILOG = """\b
 Examples:
@@ -31,7 +31,8 @@ Examples:
 def zoo_command(ctx: click.Context) -> None:
     """List the bundled networks and data, or say where one is.
 
-    zoo:NAME works wherever a command takes a MODEL, zoo:calibration and zoo:test wherever one takes DATA.
+    zoo:NAME works wherever a command takes a MODEL, zoo:calibration, zoo:test, zoo:events_calibration and
+    zoo:events_test wherever one takes DATA: images, or recordings of an event camera as 8 frames each.
     """
     if ctx.invoked_subcommand is None:
         _list(ctx.ensure_object(Terminal))
@@ -52,7 +53,7 @@ def list_command(terminal: Terminal) -> None:
 @common_options
 @pass_terminal
 def path_command(terminal: Terminal, *, name: str) -> None:
-    """Print the path of a bundled network, or of the data sets calibration and test."""
+    """Print the path of a bundled network, or of a data set."""
     name = name.removeprefix("zoo:")
     path = models.data_path(name) if name in DATA else models.path(name)
     if terminal.json:
@@ -62,7 +63,7 @@ def path_command(terminal: Terminal, *, name: str) -> None:
 
 
 def _list(terminal: Terminal) -> None:
-    networks = [models.info(name) for name in models.names()]
+    networks = [models.info(name) for name in models.names(None)]
     if terminal.json:
         terminal.print_json(
             {
