@@ -200,15 +200,18 @@ def fit(equations: Equations, held: Equations, start: NDArray[np.float64]) -> ND
     return best
 
 
-def fitted_weight(layout: Layout, rows: Sequence[Rows]) -> NDArray[np.float32] | None:
+def fitted_weight(
+    layout: Layout, rows: Sequence[Rows], held: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32] | None:
     """Return the weights that a layer should have, as the node keeps them; None where it should keep its own.
 
     Args:
         layout: the layer.
         rows: what `Layout.rows` gave for each chunk, in the order of the chunks.
+        held: which samples are held back; None: see `held_back`.
     """
     x, y = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    held = held_back(0, len(x))
+    held = held_back(0, len(x)) if held is None else held
     if not held.any():
         return None
     part, rest = (

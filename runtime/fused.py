@@ -23,6 +23,7 @@ from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.increments import absolute_sum, increments
 from snncc.runtime.parameters import NeuronParameters
+from snncc.runtime.presented import Presented
 from snncc.runtime.readout import Readout
 from snncc.runtime.reference import Simulation
 from snncc.runtime.segments import Segment, SegmentRunner, is_pool_over_time, plan, reads, single
@@ -55,6 +56,8 @@ class FusedExecutor:
         self.analysis = analyse(graph)
         if not runs(self.analysis):
             raise ValueError("this network needs another executor")
+        self.presented = Presented.of(graph, self.analysis, timesteps)
+        self.period = self.presented.period  # the timesteps that are run; presentations run side by side
         self.outputs = [t.name for t in graph.outputs]
         self._neurons = {site.node for site in self.analysis.neurons}
         steps = plan(graph, self.analysis, self._is_break)
@@ -77,9 +80,9 @@ class FusedExecutor:
 
     def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> Simulation:
         """Run one batch; see `ReferenceSimulator.run`."""
-        samples = len(next(iter(feeds.values())))
+        samples = self.presented.samples(feeds)
         size = min(_SAMPLES, -(-samples // self.threads)) if self._splits else samples
-        chunks = [{k: v[start : start + size] for k, v in feeds.items()} for start in range(0, samples, size)]
+        chunks = [self.presented.cut(feeds, start, start + size) for start in range(0, samples, size)]
         alone = len(chunks) == 1
         runners = self._runners(self.threads if alone else 1)
         work = [_Chunk(self, chunk, runners, trace) for chunk in chunks]
@@ -121,7 +124,7 @@ class _Chunk:
 
     def run(self) -> Simulation:
         owner = self.executor
-        self.values.update(self.feeds)
+        self.values.update(owner.presented.feeds(self.feeds))
         left = dict(owner._readers)
         for step in owner._steps:
             if isinstance(step, Segment):
@@ -154,7 +157,7 @@ class _Chunk:
             return
         feeds = {name: self._in_form(name, segment.mode) for name in names}
         temporal = {name for name in names if self._is_temporal(name)}
-        self.values.update(runner.run_over_time(feeds, temporal, self.executor.timesteps))
+        self.values.update(runner.run_over_time(feeds, temporal, self.executor.period))
 
     def _run_neuron(self, node: gs.Node, left: Mapping[str, int]) -> None:
         owner, source = self.executor, node.inputs[0].name
@@ -162,7 +165,7 @@ class _Chunk:
         if not self._is_temporal(source):
             value = value[None]
         mine = value is self.values[source] and left[source] == 1 and source not in owner._kept
-        spikes = value if mine else owner._buffers.take((owner.timesteps, *value.shape[1:]))
+        spikes = value if mine else owner._buffers.take((owner.period, *value.shape[1:]))
         self.result.spikes[node.name] = owner._fused[node.name].fire(value, spikes)
         self.values[node.outputs[0].name] = spikes
         if mine:
@@ -173,7 +176,7 @@ class _Chunk:
         runner = self.runners[id(node)]
 
         def pooled(x: NDArray[np.float32]) -> NDArray[np.float32]:
-            return np.asarray(runner.run_over_time({source: x}, {source}, owner.timesteps)[target])
+            return np.asarray(runner.run_over_time({source: x}, {source}, owner.period)[target])
 
         gained = increments(np.asarray(self._in_form(source, Form.STEP)), pooled)
         self.values[target] = gained
@@ -188,7 +191,8 @@ class _Chunk:
         """Run the readout on the means over time; with a trace, on those after each timestep too."""
         owner = self.executor
         means = {n: self._in_form(n, Form.MEAN) for n in owner._leaving}
-        static = {n: v for n, v in self.values.items() if n not in means}
+        static = owner.presented.once({n: v for n, v in self.values.items() if n not in means})
+        means |= {n: owner.presented.running(v) for n, v in means.items() if self._is_temporal(n)}
         last = {n: (v[-1] if self._is_temporal(n) else v) for n, v in means.items()}
         self.result.outputs = self._outputs({**static, **last})
         if self.trace:

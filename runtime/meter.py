@@ -20,6 +20,7 @@ from snncc.analysis import Analysis, Traffic
 from snncc.graph import constant, is_missing
 from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
+from snncc.runtime.presented import Presented
 from snncc.runtime.reference import Simulation
 from snncc.runtime.segments import Exporter
 from snncc.runtime.session import Session
@@ -83,8 +84,8 @@ class LayerOperations:
     Attributes:
         name: the node.
         op: its operator.
-        driven_by: "spikes", "graded", "analog" or "readout".
-        macs: multiply-accumulates of the ANN.
+        driven_by: "spikes", "graded", "frames", "analog" or "readout".
+        macs: multiply-accumulates of the ANN; where neurons start anew within a sample, of all that it sees of it.
         synaptic_operations: accumulates caused by spikes over all timesteps; 0 where no spikes arrive.
         snn_macs: multiply-accumulates that the SNN needs because no spikes arrive.
     """
@@ -154,6 +155,7 @@ class Meter:
         """Prepare to measure a network without time (as `unlower` returns it)."""
         self.network, self.timesteps = network, timesteps
         self.analysis = analyse(network)
+        self._presented = Presented.of(network, self.analysis, timesteps)
         self.samples = 0
         self._batch = 0  # samples of one run, where they can't be told apart
         self._spikes: dict[str, NDArray[np.float64]] = {}
@@ -181,9 +183,11 @@ class Meter:
         layers = []
         for layer in self.analysis.layers:
             macs = layer.macs or 0
-            times = {Traffic.GRADED: self.timesteps, Traffic.SPIKES: 0}.get(layer.driven_by, 1)
+            every = dict.fromkeys((Traffic.GRADED, Traffic.FRAMES), self.timesteps)
+            times = {**every, Traffic.SPIKES: 0}.get(layer.driven_by, 1)
             done = operations.get(layer.node, 0.0)
-            layers.append(LayerOperations(layer.node, layer.op, layer.driven_by.value, macs, done, float(macs * times)))
+            ann = macs * self._presented.count  # the ANN sees each presentation
+            layers.append(LayerOperations(layer.node, layer.op, layer.driven_by.value, ann, done, float(macs * times)))
         return Reading(self.timesteps, tuple(neurons), tuple(layers))
 
     def _operations(self, count: int) -> dict[str, float]:

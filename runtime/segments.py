@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 
 from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import DOMAIN, is_missing, outer_inputs
-from snncc.ops import ENCODE, Role, spec_of
+from snncc.ops import MARKS, Role, spec_of
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.session import Array, Session
 
@@ -168,9 +168,9 @@ def submodel(
 
 
 def _exported(node: gs.Node) -> onnx.NodeProto:
-    """Export a node; what marks a value to encode is the identity."""
+    """Export a node; a mark is the identity."""
     exported: onnx.NodeProto = Exporter.export_node(node)
-    if node.domain == DOMAIN and node.op == ENCODE:
+    if node.domain == DOMAIN and node.op in MARKS:
         exported = onnx.helper.make_node("Identity", list(exported.input), list(exported.output), name=node.name)
     return exported
 

@@ -6,7 +6,7 @@ It goes batch by batch and keeps sums only, so memory does not grow with the dat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from snncc.runtime.executor import InstrumentedExecutor
 from snncc.runtime.meter import PROFILES, Meter, Reading
 from snncc.runtime.reference import Simulation
 from snncc.runtime.session import Array, Session
+from snncc.sequences import counterpart, run_ann
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Evaluation:
         outputs: the distance of each floating-point output from the ANN's; empty without an ANN.
         reading: spikes, operations and energy per sample.
         warnings: what the user should know.
+        counterpart: what the ANN's figures are of, where each timestep has a frame of its own; else None.
     """
 
     samples: int
@@ -73,6 +75,7 @@ class Evaluation:
     outputs: tuple[OutputError, ...]
     reading: Reading
     warnings: tuple[str, ...]
+    counterpart: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON; activity and energy are per sample, energy in joules."""
@@ -132,6 +135,7 @@ def evaluate(
     size = _batch_size(samples, other, run_size(network.record.timesteps) if batch_size is None else batch_size)
     if not meter.analysis.separable:  # activity is summed run by run, so all runs must have the same size
         size = next(n for n in range(min(size, len(samples)), 0, -1) if len(samples) % n == 0)
+    period = network.record.period
     tally: _Tally | None = None
     done = 0
     for number, batch in enumerate(samples.batches(size), 1):
@@ -139,14 +143,16 @@ def evaluate(
         if tally is None:
             tally = _Tally(samples, simulation)
         meter.add(simulation)
-        tally.add(simulation, None if other is None else other.run(batch), slice(done, done + simulation.samples))
+        expected = None if other is None else other.run(batch, network.inputs, period)
+        tally.add(simulation, expected, slice(done, done + simulation.samples))
         done += simulation.samples
         if progress is not None:
             progress(number, -(-len(samples) // size))
     if tally is None:
         raise DataError(f"{samples.source} holds no samples: give at least one")
     warnings = [*([] if other is None else other.warnings), *tally.warnings()]
-    return tally.evaluation(network.record.timesteps, backend, meter.reading(), warnings)
+    found = tally.evaluation(network.record.timesteps, backend, meter.reading(), warnings)
+    return replace(found, counterpart=None if other is None else counterpart(network.record.config))
 
 
 def _batch_size(data: Dataset, ann: _Ann | None, wanted: int) -> int:
@@ -185,8 +191,9 @@ class _Ann:
         self._wanted = wanted
         self._session = Session(loaded.model, f"the ANN '{loaded.name}'")
 
-    def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
-        return self._session.run(batch, self._wanted)
+    def run(self, batch: Mapping[str, Array], inputs: list[InputSpec], period: int) -> dict[str, Array]:
+        """Run it on a batch for the spiking network; see `snncc.sequences.run_ann`."""
+        return run_ann(self._session, batch, inputs, period, self._wanted)
 
 
 def _check_same_inputs(loaded: LoadedModel, ann: list[InputSpec], snn: list[InputSpec]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,24 @@ from snncc.config import Config
 from snncc.context import Context
 from snncc.data import Dataset, InputSpec
 from snncc.data import load as load_data
+from snncc.data.spec import check_shape
 from snncc.errors import ArtifactError, UsageError
 from snncc.graph import export_model, first_line, import_graph, infer_shapes, shape_of
 from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
+from snncc.ops import is_frames
 from snncc.passes.analyse import analyse
 from snncc.passes.base import Progress
 from snncc.passes.sample_size import count_one_sample
 from snncc.passes.upgrade_opset import upgrade_opset
+from snncc.period import settled
 from snncc.pipeline import ANALYSE, Hook, convert
 from snncc.runtime import fused
 from snncc.runtime.executor import InstrumentedExecutor, OrtExecutor
 from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.reference import ReferenceSimulator
 from snncc.runtime.unlower import unlower
+from snncc.sequences import with_frames
 from snncc.weight_guard import is_better
 
 Source = str | os.PathLike[str] | onnx.ModelProto
@@ -61,8 +66,12 @@ class SpikingNetwork:
 
     @property
     def inputs(self) -> list[InputSpec]:
-        """The inputs, which are those of the ANN."""
-        return input_specs(self.model)
+        """The inputs, which are those of the ANN; where they present frames, with `timesteps`."""
+        framed = self.record.frames
+        return [
+            InputSpec(spec.name, spec.dtype, spec.shape[1:], self.record.timesteps) if spec.name in framed else spec
+            for spec in input_specs(self.model)
+        ]
 
     @property
     def network(self) -> gs.Graph:
@@ -86,7 +95,8 @@ class SpikingNetwork:
         """Run the network.
 
         Args:
-            inputs: an array for a network with one input, a mapping from input names to arrays, or a `Dataset`.
+            inputs: an array for a network with one input, a mapping from input names to arrays, or a `Dataset`. The
+                samples are on axis 0; frames, where the network takes some, on axis 1.
             backend: "fused" for the fast executor, "ort" for the artifact as it is in ONNX Runtime, "numpy" for the
                 reference simulator. A network with a trace, or whose time can't be folded, runs in "ort" for "fused".
             batch_size: samples at a time, where the network's own batch is open; None for `run_size`.
@@ -168,6 +178,28 @@ def in_batches(data: Dataset, size: int, progress: Progress | None = None) -> An
             progress(number, count)
 
 
+def prepared(source: Any, loaded: LoadedModel, config: Config) -> Dataset:
+    """Return data for the spiking network that a compile of an ANN would make.
+
+    Args:
+        source: data as `compile` takes it. A `Dataset` may have been made for other timesteps.
+        loaded: the ANN.
+        config: options of the compile.
+
+    Raises:
+        DataError: the data doesn't fit the network.
+        UsageError: no input can present frames.
+    """
+    specs = with_frames(input_specs(loaded.model), config)
+    if not isinstance(source, Dataset):
+        return load_data(resolve_data(source), specs)
+    if [spec.timesteps for spec in source.inputs] == [spec.timesteps for spec in specs]:
+        return source
+    for spec in specs:
+        check_shape(spec, source.arrays[spec.name].shape, f"{source.source}: array for input '{spec.name}'")
+    return replace(source, inputs=tuple(specs))
+
+
 def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
     """Return what a model declares about its inputs, initializers aside."""
     graph = gs.import_onnx(_signature(model))
@@ -243,7 +275,8 @@ def compile(
 
     Args:
         model: path of an ONNX file, `zoo:NAME`, a model in memory, or what `read_ann` returned.
-        calibration: data as the network's inputs take it: a path (.npz, .npy, folder of images), `zoo:calibration`,
+        calibration: data as the network's inputs take it, with the frames of a sample on axis 1 if the input coding is
+            "frames": a path (.npz, .npy, folder of images), `zoo:calibration`,
             an array, a mapping from input names to arrays, an iterable of batches, or a `Dataset`. A few hundred
             samples are enough. None: thresholds are guessed, with a warning in `record.warnings`.
         config: options; the default is T=8, ψ=4.
@@ -264,11 +297,13 @@ def compile(
     config, hook, loaded = config or Config(), hook or Hook(), read_ann(model)
     data: Dataset | None = None
     if calibration is not None:
-        specs = input_specs(loaded.model)
-        data = calibration if isinstance(calibration, Dataset) else load_data(resolve_data(calibration), specs)
+        data = prepared(calibration, loaded, config)
+    config, note = settled(config, data, loaded)
 
     def convert_with(fit_weights: bool) -> tuple[SpikingNetwork, gs.Graph, Context]:
         ctx = Context(config, data, dict(assignment or {}), fit_weights=fit_weights)
+        if note is not None:
+            ctx.warn(note)
         if config.weight_calibration and not fit_weights:
             ctx.warn("weight calibration was left out: on the samples that are held back it made nothing better")
         return _converted(loaded, ctx, hook, progress)
@@ -277,7 +312,7 @@ def compile(
     if data is None or all(c.weight is None for c in ctx.corrections.values()):
         return network
     plain, _, _ = convert_with(False)
-    better = is_better(network.model, plain.model, loaded.model, data, graph, config.batch_size)
+    better = is_better(network.model, plain.model, loaded.model, data, graph, config)
     return network if better else plain
 
 
@@ -287,11 +322,17 @@ def _converted(
     """Convert a network; return it, its graph, and what was found on the way."""
     graph = analyse_network(loaded, ctx, hook)
     _check_assignment(ctx)
-    account = _account(graph, ctx)
+    account = {**_account(graph, ctx), **_frames(graph)}
     hook.run(convert(progress), graph, ctx)
     record = _record(loaded, ctx, account)
     metadata = {p.key: p.value for p in loaded.model.metadata_props}
     return SpikingNetwork(build(graph, record, metadata), record), graph, ctx
+
+
+def _frames(graph: gs.Graph) -> dict[str, list[str]]:
+    """Return what the record says about inputs that present frames; nothing where there are none."""
+    names = [t.name for t in graph.inputs if any(is_frames(node) for node in t.outputs)]
+    return {"frames": names} if names else {}
 
 
 def _check_assignment(ctx: Context) -> None:
@@ -345,6 +386,8 @@ def sized_graph(graph: gs.Graph, data: Dataset) -> gs.Graph:
     """Give the open axes of a graph's inputs the sizes of the data, batch aside; infer all shapes anew, in place."""
     for tensor in graph.inputs:
         shape = data.arrays[tensor.name].shape
+        if any(is_frames(node) for node in tensor.outputs):
+            shape = (shape[0], *shape[2:])
         tensor.shape = [tensor.shape[0], *shape[1:]] if tensor.shape else tensor.shape
     infer_shapes(graph)
     return graph

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from snncc.cli.terminal import Terminal
+from snncc.config import INPUT_CODINGS
 from snncc.data import ImageOptions
 from snncc.network import BACKENDS
 
@@ -40,6 +41,26 @@ def common_options(command: F) -> F:
 def json_option(command: F) -> F:
     """Add --json."""
     return _flag("json", "--json", text="Print the result as JSON.")(command)
+
+
+def frame_options(command: F) -> F:
+    """Add --input-coding and --reset-after."""
+    reset = click.option(
+        "--reset-after",
+        type=int,
+        metavar="R",
+        help="With frames: all neurons start anew after every R timesteps, T for never. The SNN stands for the mean of "
+        "the ANN's outputs on the mean frames of these periods. Default: with each frame or never, as the ANN is right "
+        "more often on the calibration data.",
+    )
+    coding = click.option(
+        "--input-coding",
+        type=click.Choice(INPUT_CODINGS),
+        default="constant",
+        show_default=True,
+        help="The same input at every timestep, or a frame of its own at each: data is then [N, frames, ...].",
+    )
+    return coding(reset(command))
 
 
 class Floats(click.ParamType[tuple[float, ...]]):

@@ -87,7 +87,7 @@ def evaluation_facts(evaluation: Evaluation, record: Record, snn: str, data: str
         {
             "network": f"{snn} (T={record.timesteps}, ψ={max_burst(record)}), run by {backend}",
             "data": f"{data}, {plural(evaluation.samples, 'sample')}{', no labels: no accuracy' if missing else ''}",
-            "against": against,
+            "against": against if evaluation.counterpart is None else f"{against}, {evaluation.counterpart}",
         }
     )
 
