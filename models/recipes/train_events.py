@@ -52,7 +52,7 @@ class Recipe:
         window_weight: of the loss on the shorter windows; that on the mean frame has 1.
     """
 
-    epochs: int = 4
+    epochs: int = 3
     batch: int = 128
     peak_rate: float = 0.2
     weight_decay: float = 2e-4
