@@ -49,7 +49,7 @@ class InstrumentedExecutor:
         self.outputs = [t.name for t in network.outputs]
         analysis = analyse(network)
         self._presented = Presented.of(network, analysis, timesteps)
-        self._readout = Readout(network, analysis)
+        self._readout = Readout(network, analysis, threads)
         self._means = {name for name, form in analysis.forms.items() if form is Form.MEAN} | analysis.sizes
         axes = [0, 1] if analysis.separable else [0]
         self._probes = _Instrumented(model, self._readout.static, self._readout.temporal, axes)

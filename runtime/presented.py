@@ -51,9 +51,10 @@ class Presented:
                 result[name] = sequences.repeated(value, self.count) if name in self.batched else value
         return result
 
-    def cut(self, feeds: Mapping[str, Array], start: int, stop: int) -> dict[str, Array]:
-        """Return some samples of a batch."""
-        return {n: v[:, start:stop] if n in self.inputs else v[start:stop] for n, v in feeds.items()}
+    def apart(self, feeds: Mapping[str, Array], rows: slice) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return some samples of a batch: what stays the same [N, ...], and the frames [T, N, ...]."""
+        constant = {n: v[rows] for n, v in feeds.items() if n not in self.inputs}
+        return constant, {n: feeds[n][:, rows] for n in self.inputs}
 
     def once(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Return static tensors for each sample, of those for each presentation."""

@@ -35,6 +35,7 @@ class Simulation:
             Where a network of fixed batch mixes its samples (`Analysis.separable`), summed over timesteps only.
         increments: the same for each MaxPool between neurons: the sum of what it passed on, absolute.
         samples: N.
+        exits: where samples may leave early, the number of timesteps that were run for each, [N].
     """
 
     outputs: dict[str, Array]
@@ -42,6 +43,7 @@ class Simulation:
     spikes: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     increments: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     samples: int = 0
+    exits: NDArray[np.int64] | None = None
 
 
 class _Neuron:
@@ -111,14 +113,15 @@ class _Now:
 class ReferenceSimulator:
     """Simulates a network without time (as `unlower` returns it)."""
 
-    def __init__(self, graph: gs.Graph, timesteps: int) -> None:
+    def __init__(self, graph: gs.Graph, timesteps: int, threads: int = 0) -> None:
+        """Load the pieces between the neurons, with a number of threads each; 0 for one per core."""
         self.graph, self.timesteps = graph, timesteps
         self.analysis = analyse(graph)
         self._presented = Presented.of(graph, self.analysis, timesteps)
         self._neurons = {site.node for site in self.analysis.neurons}
         self._steps = plan(graph, self.analysis, self._is_break)
         self._runners = {
-            id(step): SegmentRunner(graph, step if isinstance(step, Segment) else single(step), self.analysis)
+            id(step): SegmentRunner(graph, step if isinstance(step, Segment) else single(step), self.analysis, threads)
             for step in self._steps
             if isinstance(step, Segment) or step.name not in self._neurons
         }

@@ -20,6 +20,7 @@ from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import DOMAIN, is_missing, outer_inputs
 from snncc.ops import MARKS, Role, spec_of
 from snncc.runtime.buffers import BufferPool
+from snncc.runtime.rows import RowSession
 from snncc.runtime.session import Array, Session
 
 _ROWS = 64
@@ -193,6 +194,8 @@ class SegmentRunner:
         analysis: Analysis,
         threads: int = 0,
         buffers: BufferPool | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         """Load the segment.
 
@@ -202,6 +205,7 @@ class SegmentRunner:
             analysis: the graph's analysis.
             threads: size of the session's thread pool, 0 for one thread per core.
             buffers: where the outputs over time come from; None: fresh arrays.
+            apart: each sample gets, bit for bit, what it would get alone, where axis 0 enumerates samples.
 
         Raises:
             ModelError: ONNX Runtime can't load it.
@@ -211,7 +215,13 @@ class SegmentRunner:
         self._batched = analysis.batched
         self._foldable = analysis.foldable
         model = submodel(graph, segment.nodes, segment.inputs, segment.outputs)
-        self._session = Session(model, f"the layers around node '{segment.nodes[0].name}'", threads)
+        what = f"the layers around node '{segment.nodes[0].name}'"
+        self._session: Session | RowSession
+        if apart and analysis.foldable and all(t.name in analysis.batched for t in segment.outputs):
+            batched = {t.name for t in segment.inputs if t.name in analysis.batched}
+            self._session = RowSession(model, what, threads, batched)
+        else:
+            self._session = Session(model, what, threads)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once, on plain tensors."""

@@ -23,6 +23,7 @@ from snncc.data import Dataset, InputSpec
 from snncc.data import load as load_data
 from snncc.data.spec import check_shape
 from snncc.errors import ArtifactError, UsageError
+from snncc.exit_threshold import ExitThreshold, find_threshold
 from snncc.graph import export_model, first_line, import_graph, infer_shapes, shape_of
 from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
@@ -33,10 +34,11 @@ from snncc.passes.sample_size import count_one_sample
 from snncc.passes.upgrade_opset import upgrade_opset
 from snncc.period import settled
 from snncc.pipeline import ANALYSE, Hook, convert
-from snncc.runtime import fused
+from snncc.runtime.early_exit import EarlyExit, run_early
 from snncc.runtime.executor import InstrumentedExecutor, OrtExecutor
 from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.reference import ReferenceSimulator
+from snncc.runtime.stepper import Stepper
 from snncc.runtime.unlower import unlower
 from snncc.sequences import with_frames
 from snncc.weight_guard import is_better
@@ -45,6 +47,9 @@ Source = str | os.PathLike[str] | onnx.ModelProto
 """A model: the path of an ONNX file, `zoo:NAME`, or a model in memory."""
 
 BACKENDS = ("fused", "ort", "numpy")
+EARLY_SIZE = 128
+"""Samples that run at a time where they may leave early: those that stay go on together."""
+
 _ROWS = 512
 """Most samples times timesteps that run together."""
 
@@ -59,9 +64,8 @@ class SpikingNetwork:
 
     def __init__(self, model: onnx.ModelProto, record: Record) -> None:
         self.model, self.record = model, record
-        self._executor: OrtExecutor | None = None
-        self._fused: FusedExecutor | None = None
-        self._fusible: bool | None = None
+        self._executors: dict[int, OrtExecutor] = {}
+        self._fused: dict[int, FusedExecutor] = {}
         self._network: gs.Graph | None = None
 
     @property
@@ -90,6 +94,7 @@ class SpikingNetwork:
         *,
         backend: str = "fused",
         batch_size: int | None = None,
+        threads: int = 0,
         progress: Progress | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Run the network.
@@ -98,50 +103,119 @@ class SpikingNetwork:
             inputs: an array for a network with one input, a mapping from input names to arrays, or a `Dataset`. The
                 samples are on axis 0; frames, where the network takes some, on axis 1.
             backend: "fused" for the fast executor, "ort" for the artifact as it is in ONNX Runtime, "numpy" for the
-                reference simulator. A network with a trace, or whose time can't be folded, runs in "ort" for "fused".
+                reference simulator. A network with a trace runs in "ort" for "fused".
             batch_size: samples at a time, where the network's own batch is open; None for `run_size`.
+            threads: threads for everything, 0 for one per core.
             progress: told about finished batches.
 
         Returns:
             By output name, an array with the outputs of all samples.
 
         Raises:
-            UsageError: there is no such backend.
+            UsageError: there is no such backend, or a number is out of range.
             DataError: the inputs don't fit the network.
         """
-        if backend not in BACKENDS:
-            raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
+        _check_run(backend, threads)
         data = inputs if isinstance(inputs, Dataset) else load_data(inputs, self.inputs)
-        batch_size = run_size(self.record.timesteps) if batch_size is None else batch_size
         parts: list[dict[str, NDArray[Any]]] = []
         traces = {name for node in self.model.graph.node if node.op_type == "UnfoldTime" for name in node.output}
-        if backend == "ort" or (backend == "fused" and (traces or not self._is_fusible())):
-            self._executor = self._executor or OrtExecutor(self.model)
-            parts += [self._executor.run(batch) for batch in in_batches(data, batch_size, progress)]
+        if backend == "ort" or (backend == "fused" and traces):
+            if threads not in self._executors:
+                self._executors[threads] = OrtExecutor(self.model, threads)
+            executor = self._executors[threads]
+            batch_size = run_size(self.record.timesteps, "ort") if batch_size is None else batch_size
+            parts += [executor.run(batch) for batch in in_batches(data, batch_size, progress)]
         else:
-            simulator = self.simulator(backend)
+            simulator = self.simulator(backend, threads)
+            batch_size = run_size(self.record.timesteps, backend) if batch_size is None else batch_size
             parts += [simulator.run(batch).outputs for batch in in_batches(data, batch_size, progress)]
         return {name: _join([p[name] for p in parts], traced=name in traces) for name in parts[0]}
 
-    def _is_fusible(self) -> bool:
-        if self._fusible is None:
-            self._fusible = fused.runs(analyse(self.network))
-        return self._fusible
+    def run_early(
+        self,
+        inputs: Any,
+        rule: EarlyExit,
+        *,
+        batch_size: int | None = None,
+        threads: int = 0,
+        progress: Progress | None = None,
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+        """Run the network; each sample leaves as soon as its running output is confident enough.
 
-    def simulator(self, backend: str = "fused") -> FusedExecutor | InstrumentedExecutor | ReferenceSimulator:
-        """Return an executor that also reports spikes and outputs over time; for the backends see `run`.
+        Args:
+            inputs: see `run`.
+            rule: when a sample leaves.
+            batch_size: see `run`.
+            threads: see `run`.
+            progress: told about finished batches.
+
+        Returns:
+            By output name, an array with the outputs of all samples; and the timesteps that each took, [N].
 
         Raises:
-            UsageError: there is no such backend.
+            UsageError: no output holds class scores, or a number is out of range.
+            DataError: the inputs don't fit the network.
         """
-        if backend not in BACKENDS:
-            raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
+        executor = self.fused(threads)
+        data = inputs if isinstance(inputs, Dataset) else load_data(inputs, self.inputs)
+        batch_size = EARLY_SIZE if batch_size is None else batch_size
+        parts = [run_early(executor, batch, rule) for batch in in_batches(data, batch_size, progress)]
+        outputs = {name: _join([p.outputs[name] for p in parts], traced=False) for name in parts[0].outputs}
+        return outputs, np.concatenate([p.exits for p in parts if p.exits is not None])
+
+    def exit_rule(
+        self, data: Any, max_drop: float = 0.2, *, measure: str = "margin", output: str | None = None, threads: int = 0
+    ) -> ExitThreshold:
+        """Find how sure the network must be for a sample to leave early.
+
+        Args:
+            data: samples that aren't those which the result is judged by; see `run`.
+            max_drop: percentage points of them of which another class may be said than after all timesteps.
+            measure: what confidence is; see `EarlyExit`.
+            output: name of the output with the class scores; None: the first of shape [N, K].
+            threads: see `run`.
+
+        Raises:
+            UsageError: no output holds class scores, or a number is out of range.
+            DataError: the data doesn't fit the network.
+        """
+        executor = self.fused(threads)
+        samples = data if isinstance(data, Dataset) else load_data(resolve_data(data), self.inputs)
+        return find_threshold(executor, in_batches(samples, EARLY_SIZE), max_drop / 100, measure, output)
+
+    def simulator(
+        self, backend: str = "fused", threads: int = 0
+    ) -> FusedExecutor | InstrumentedExecutor | ReferenceSimulator:
+        """Return an executor that also reports spikes and outputs over time; for the options see `run`.
+
+        Raises:
+            UsageError: there is no such backend, or a number is out of range.
+        """
+        _check_run(backend, threads)
         if backend == "numpy":
-            return ReferenceSimulator(self.network, self.record.timesteps)
-        if backend == "fused" and self._is_fusible():
-            self._fused = self._fused or FusedExecutor(self.network, self.record.timesteps)
-            return self._fused
-        return InstrumentedExecutor(self.model, self.network, self.record.timesteps)
+            return ReferenceSimulator(self.network, self.record.timesteps, threads)
+        if backend == "fused":
+            return self.fused(threads)
+        return InstrumentedExecutor(self.model, self.network, self.record.timesteps, threads)
+
+    def stepper(self, batch: int | None = None, *, threads: int = 0) -> Stepper:
+        """Return the network before its first timestep, to run one at a time: for input that arrives over time.
+
+        Args:
+            batch: number of samples; None for the network's own, or 1 where that is open.
+            threads: threads for everything, 0 for one per core.
+
+        Raises:
+            UsageError: the network takes another number of samples at a time, or a number is out of range.
+        """
+        return Stepper(self.fused(threads), self.inputs, batch)
+
+    def fused(self, threads: int = 0) -> FusedExecutor:
+        """Return the fast executor; see `run`."""
+        _check_run("fused", threads)
+        if threads not in self._fused:
+            self._fused[threads] = FusedExecutor(self.network, self.record.timesteps, threads)
+        return self._fused[threads]
 
     def report(self) -> dict[str, Any]:
         """Return what the artifact says about itself as plain values: configuration, calibration, layers, warnings."""
@@ -162,9 +236,16 @@ def _join(parts: list[NDArray[Any]], *, traced: bool) -> NDArray[Any]:
     return np.concatenate(parts, axis=1 if traced else 0)
 
 
-def run_size(timesteps: int) -> int:
-    """Return how many samples to run at a time: 32, or fewer for many timesteps, all of which are in memory at once."""
-    return max(1, min(32, _ROWS // timesteps))
+def _check_run(backend: str, threads: int) -> None:
+    if backend not in BACKENDS:
+        raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
+    if threads < 0:
+        raise UsageError(f"threads is {threads}: it must be at least 1, or 0 for one per core")
+
+
+def run_size(timesteps: int, backend: str) -> int:
+    """Return how many samples to run at a time: fewer for many timesteps, where all of them are in memory at once."""
+    return 32 if backend == "fused" else max(1, min(32, _ROWS // timesteps))
 
 
 def in_batches(data: Dataset, size: int, progress: Progress | None = None) -> Any:

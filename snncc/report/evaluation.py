@@ -94,7 +94,8 @@ def evaluation_facts(evaluation: Evaluation, record: Record, snn: str, data: str
 
 def result_line(evaluation: Evaluation, record: Record, profile: EnergyProfile) -> str:
     """Return the whole result in one line."""
-    simulation = f"(T={record.timesteps}, ψ={max_burst(record)})"
+    mean = "" if evaluation.exits is None else f"{evaluation.reading.mean_timesteps:.2f} of "
+    simulation = f"(T={mean}{record.timesteps}, ψ={max_burst(record)})"
     ann, snn = evaluation.reading.energy(profile)
     parts = []
     if evaluation.snn_accuracy is not None:

@@ -263,6 +263,24 @@ def test_a_scan_can_not_start_anew_within_a_sample() -> None:
         network_of(name, 2)
 
 
+OPEN_STATES = """g (float[N,4,6] x, float[6,5] w_1, float[5,3] w_2) => (float[4,N,3] y) {
+    t = Transpose <perm = [1,0,2]> (x) m = MatMul (t, w_1) r = Relu (m) s = Softmax (r)
+    h = MatMul (s, w_2) y = Relu (h)
+}"""
+
+
+def test_states_of_open_size_take_their_shape_from_the_first_frame() -> None:
+    """The samples move to another axis, so the sizes of the states aren't known before a frame is there."""
+    x = np.random.default_rng(3).standard_normal((8, T, 4, 6)).astype(np.float32)
+    network = compiled(parse(OPEN_STATES), data={"x": x}, timesteps=T, input_coding="frames", reset_after=T)
+    assert network.record.network["lowering"] == "scan"
+    feeds = fed({"x": x[:3]})
+    wanted = network.simulator("numpy").run(feeds)
+    session = ort.InferenceSession(network.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    close(session.run(["y"], feeds)[0], wanted.outputs["y"])
+    assert not [node.name for node in network.network.nodes if "shape_only" in node.name]
+
+
 def test_an_input_that_is_an_output_is_refused() -> None:
     model = parse("g (float[N,6] x, float[6,4] w_1) => (float[N,4] y) { h = MatMul(x, w_1) y = Relu(h) }")
     model.graph.output.append(model.graph.input[0])

@@ -1,0 +1,310 @@
+"""A few samples on their way through a network and through time, block by block of timesteps.
+
+What must be known of the timesteps before is the walk's state: membranes, and the sums of signed neurons, of running
+means and of pools. So memory doesn't grow with the number of timesteps, and a walk can stand still after any of them.
+It doesn't matter how long the blocks are: the state and all that comes of it are the same bit for bit.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from snncc.analysis import Analysis, Domain, Form
+from snncc.graph import outer_inputs
+from snncc.ops import Role, is_frames, is_linear, spec_of
+from snncc.runtime.buffers import BufferPool
+from snncc.runtime.carried import Carried
+from snncc.runtime.forms import gains, running_mean
+from snncc.runtime.fused_neurons import FusedNeurons
+from snncc.runtime.increments import absolute_sum, increments
+from snncc.runtime.parameters import NeuronParameters
+from snncc.runtime.readout import Readout, ReadoutPlan
+from snncc.runtime.reference import Simulation
+from snncc.runtime.segments import Segment, SegmentRunner, Step, is_pool_over_time, plan, reads, single
+from snncc.runtime.session import Array
+
+_PERIODS = ":periods"
+"""Where the state keeps what the readout reads, summed over the periods that are over; no node bears that name."""
+
+
+class Route:
+    """How a network without time (as `unlower` returns it) is walked through.
+
+    Attributes:
+        analysis: the network's analysis.
+        static: the steps before the first neuron.
+        temporal: those that run at every timestep.
+        leaving: names of the temporal tensors of which the mean over time is wanted in the end.
+        outputs: names of the network's outputs.
+        splits: whether samples can go apart.
+        needs_constant: a node or output that makes sense only while the input doesn't change; None if there is none.
+        frames: names of the inputs that present a frame at each timestep.
+        period: timesteps after which all neurons start anew; None if they never do.
+    """
+
+    def __init__(self, graph: gs.Graph, analysis: Analysis) -> None:
+        self.graph, self.analysis = graph, analysis
+        self.neurons = {site.node for site in analysis.neurons}
+        steps = plan(graph, analysis, lambda n: n.name in self.neurons or is_pool_over_time(n, analysis))
+        self.static = [s for s in steps if isinstance(s, Segment) and s.domain is Domain.STATIC]
+        self.temporal = [s for s in steps if not isinstance(s, Segment) or s.domain is Domain.TEMPORAL]
+        self.fused = {n.name: FusedNeurons(NeuronParameters.of(n)) for n in graph.nodes if n.name in self.neurons}
+        readout = ReadoutPlan(graph, analysis)
+        self.outputs = [t.name for t in graph.outputs]
+        self.leaving = {*readout.temporal, *(n for n in self.outputs if self.is_temporal(n))}
+        self.reads = {id(step): reads(step) for step in steps}
+        self.readers = collections.Counter(name for step in self.temporal for name in self.reads[id(step)])
+        self.kept = self.leaving | set(self.outputs) | {t.name for t in graph.inputs}
+        self.static_kept = {*self.kept, *self.readers, *readout.static}
+        # Outputs that samples share are those of the whole batch.
+        apart = not analysis.readout_blockers and analysis.batched.issuperset(self.outputs)
+        self.splits = analysis.foldable and apart
+        self.needs_constant = _needs_constant(graph, analysis)
+        marks = [node for node in graph.nodes if is_frames(node)]
+        self.frames = tuple(node.inputs[0].name for node in marks)
+        periods = [int(n.attrs["period"]) for n in marks if n.attrs["period"] < n.attrs["timesteps"]]
+        self.period = periods[0] if periods else None
+
+    def is_temporal(self, name: str) -> bool:
+        """Whether a tensor has a value for each timestep."""
+        return self.analysis.tensors.get(name) is Domain.TEMPORAL
+
+
+def _needs_constant(graph: gs.Graph, analysis: Analysis) -> str | None:
+    """Return a node that reads what is static together with means over time, so that a static value must be one too.
+
+    A current, or what is added to currents, may be another one at each timestep.
+    """
+
+    def is_static(tensor: gs.Tensor) -> bool:
+        return analysis.tensors.get(tensor.name) is Domain.STATIC and not isinstance(tensor, gs.Constant)
+
+    for node in graph.nodes:
+        if analysis.domains[node.name] is Domain.STATIC or not any(is_static(t) for t in outer_inputs(node)):
+            continue
+        current = spec_of(node).role is Role.NEURON or is_linear(node, lambda t: not isinstance(t, gs.Constant))
+        if analysis.modes.get(node.name) is not Form.STEP or not current:
+            return f"node '{node.name}'"
+    return next((f"output '{t.name}'" for t in graph.outputs if is_static(t)), None)
+
+
+class Runners:
+    """What runs the pieces of a route between its neurons: sessions with a number of threads each."""
+
+    def __init__(self, route: Route, threads: int, buffers: BufferPool) -> None:
+        self.buffers = buffers
+
+        def runner(step: Step) -> SegmentRunner:
+            segment = step if isinstance(step, Segment) else single(step)
+            return SegmentRunner(route.graph, segment, route.analysis, threads, buffers, apart=True)
+
+        steps = [s for s in (*route.static, *route.temporal) if isinstance(s, Segment) or s.name not in route.neurons]
+        self.by_step = {id(step): runner(step) for step in steps}
+        self.readout = Readout(route.graph, route.analysis, threads, apart=route.splits)
+
+
+class Walk:
+    """Some samples on their way.
+
+    Attributes:
+        done: timesteps so far.
+        carried: the state, by node or by tensor and form.
+        result: spikes so far.
+    """
+
+    def __init__(self, route: Route, runners: Runners) -> None:
+        self.route, self.runners = route, runners
+        self.done = 0
+        self.carried: dict[str, Carried] = {}
+        self.result = Simulation({})
+        self._static: dict[str, Array] = {}
+        self._shown: dict[str, Array] = {}
+        self._means: dict[str, Array] = {}
+
+    @property
+    def phase(self) -> int:
+        """Timesteps since all neurons started, or started anew."""
+        return self.done if self.route.period is None else self.done % self.route.period
+
+    def present(self, feeds: Mapping[str, Array]) -> None:
+        """Show an input [N, ...], which stays until another one comes."""
+        self._shown = {name: feeds[name] for name in self.route.frames if name in feeds}
+        self._static = {name: value for name, value in feeds.items() if name not in self.route.frames}
+        for step in self.route.static:
+            runner = self.runners.by_step[id(step)]
+            self._static.update(runner.run({t.name: self._static[t.name] for t in step.inputs}))
+        self._static = {name: value for name, value in self._static.items() if name in self.route.static_kept}
+
+    def advance(
+        self, timesteps: int, frames: Mapping[str, Array] | None = None, *, last: bool = False, trace: bool = False
+    ) -> dict[str, Array]:
+        """Run timesteps.
+
+        Args:
+            timesteps: their number.
+            frames: what the inputs of frames present at each of them, [timesteps, N, ...]; None: what is shown.
+            last: there won't be more, so that no state need be kept.
+            trace: return the outputs after each of them.
+
+        Returns:
+            By name, the outputs [timesteps, N, ...], if they are asked for.
+        """
+        begun, traced = 0, []
+        while begun < timesteps:
+            left = timesteps - begun
+            together = left if self.route.period is None else min(left, self.route.period - self.phase)
+            now = {n: v[begun : begun + together] for n, v in (frames or {}).items()}
+            traced += self._advance(together, now, last=last and together == left, trace=trace)
+            begun += together
+        return {name: np.stack([s[name] for s in traced]) for name in self.route.outputs} if trace else {}
+
+    def _advance(
+        self, timesteps: int, frames: Mapping[str, Array], *, last: bool, trace: bool
+    ) -> list[dict[str, Array]]:
+        """Run timesteps of one period."""
+        ends = self.route.period is not None and self.phase + timesteps == self.route.period
+        held = {n: np.broadcast_to(v, (timesteps, *v.shape)) for n, v in self._shown.items()}
+        # The block's arrays are used again: what comes from outside is copied.
+        block = _Block(self, timesteps, {n: np.array(v, order="C") for n, v in {**held, **frames}.items()}, not last)
+        for step in self.route.temporal:
+            block.run(step)
+        within = {name: block.in_form(name, Form.MEAN) for name in self.route.leaving}
+        sums = self.carried.get(_PERIODS)
+        means = within if sums is None else {n: self._over_periods(v, sums.get(n)) for n, v in within.items()}
+        self._means = {name: np.array(value[-1]) for name, value in means.items()}
+        steps = [self._outputs({n: v[t] for n, v in means.items()}) for t in range(timesteps if trace else 0)]
+        if ends:
+            self._start_anew({n: v[-1] for n, v in within.items() if v.dtype.kind == "f"}, sums or {})
+        block.give_back()
+        self.done += timesteps
+        return steps
+
+    def _over_periods(self, within: Array, sums: Array | None) -> Array:
+        """Return the means over all timesteps so far, of those within this period [timesteps, N, ...]."""
+        if sums is None:
+            return within
+        numbers = np.arange(1, len(within) + 1).reshape(-1, *[1] * (within.ndim - 1))
+        means = (sums + within * (self.phase + numbers)) / (self.done + numbers)
+        return np.asarray(means.astype(within.dtype))
+
+    def _start_anew(self, means: Mapping[str, Array], sums: Mapping[str, Array]) -> None:
+        """Forget the state, but for the sums over the periods that are over."""
+        period = np.float64(self.route.period or 0)
+        self.carried = {_PERIODS: {name: value * period + sums.get(name, 0.0) for name, value in means.items()}}
+
+    def outputs(self) -> dict[str, Array]:
+        """Return the outputs as if the run ended here."""
+        return self._outputs(self._means)
+
+    def select(self, rows: NDArray[np.int64]) -> None:
+        """Go on with some of the samples, which must be able to go apart."""
+        batched = self.route.analysis.batched
+        self.carried = {k: {n: v[rows] for n, v in carried.items()} for k, carried in self.carried.items()}
+        self._static = {n: v[rows] if n in batched else v for n, v in self._static.items()}
+        self._shown = {n: v[rows] if n in batched else v for n, v in self._shown.items()}
+        self._means = {n: v[rows] if n in batched else v for n, v in self._means.items()}
+
+    def _outputs(self, means: Mapping[str, Array]) -> dict[str, Array]:
+        values = {**self._static, **means}
+        done = {**values, **self.runners.readout.run(dict(values))}
+        constants = {t.name: t.values for t in self.route.graph.outputs if isinstance(t, gs.Constant)}
+        return {n: np.array(constants[n] if n in constants else done[n]) for n in self.route.outputs}
+
+
+@dataclass
+class _Block:
+    """Some timesteps of a walk."""
+
+    walk: Walk
+    timesteps: int
+    frames: dict[str, Array]
+    keep: bool
+
+    def __post_init__(self) -> None:
+        self._route, self._buffers = self.walk.route, self.walk.runners.buffers
+        self._left = dict(self._route.readers)
+        self._values: dict[str, Array] = {**self.walk._static, **self.frames}
+        self._converted: dict[tuple[str, Form], Array] = {}
+
+    def run(self, step: Step) -> None:
+        if isinstance(step, Segment):
+            self._run_segment(step)
+        elif step.name in self._route.neurons:
+            self._run_neuron(step)
+        else:
+            self._run_pool(step)
+        for name in self._route.reads[id(step)]:
+            self._left[name] -= 1
+            if not self._left[name] and name not in self._route.kept:
+                self._drop(name)
+
+    def in_form(self, name: str, form: Form) -> Array:
+        """Return a tensor [timesteps, N, ...] in a form; one that isn't temporal as it is."""
+        value, walk = self._values[name], self.walk
+        if not self._route.is_temporal(name) or not self._route.analysis.needs_conversion(name, form, value.dtype):
+            return value
+        if (name, form) not in self._converted:
+            convert = running_mean if form is Form.MEAN else gains
+            self._converted[name, form] = convert(value, self._carried(f"{name}:{form.value}"), walk.phase)
+        return self._converted[name, form]
+
+    def give_back(self) -> None:
+        for name in [n for n in self._values if self._route.is_temporal(n)]:
+            self._drop(name)
+
+    def _carried(self, key: str) -> Carried | None:
+        """Return the state of a node, or of a tensor's conversion; None where nobody wants it."""
+        if not self.keep and not self.walk.phase:
+            return None
+        return self.walk.carried.setdefault(key, {})
+
+    def _run_segment(self, segment: Segment) -> None:
+        feeds = {t.name: self.in_form(t.name, segment.mode) for t in segment.inputs}
+        temporal = {name for name in feeds if self._route.is_temporal(name)}
+        runner = self.walk.runners.by_step[id(segment)]
+        self._values.update(runner.run_over_time(feeds, temporal, self.timesteps))
+
+    def _run_neuron(self, node: gs.Node) -> None:
+        route, source = self._route, node.inputs[0].name
+        value = self.in_form(source, route.analysis.modes[node.name])
+        if not route.is_temporal(source):
+            value = value[None]
+        mine = value is self._values[source] and self._left[source] == 1 and source not in route.kept
+        spikes = value if mine else self._buffers.take((self.timesteps, *value.shape[1:]))
+        carried = self._carried(node.name)
+        fired = route.fused[node.name].fire(self._apart(value), self._apart(spikes), carried, self.walk.phase)
+        self._add(self.walk.result.spikes, node.name, fired)
+        self._values[node.outputs[0].name] = spikes
+        if mine:
+            del self._values[source]
+
+    def _run_pool(self, node: gs.Node) -> None:
+        source, target = node.inputs[0].name, node.outputs[0].name
+        runner = self.walk.runners.by_step[id(node)]
+
+        def pooled(x: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.asarray(runner.run_over_time({source: x}, {source}, self.timesteps)[target])
+
+        gained = increments(np.asarray(self.in_form(source, Form.STEP)), pooled, self._carried(node.name))
+        self._values[target] = gained
+        self._add(self.walk.result.increments, node.name, absolute_sum(self._apart(gained)))
+
+    def _apart(self, values: Array) -> Array:
+        """Return values whose axis 1 enumerates samples: there is but one where samples are mixed."""
+        return values if self._route.analysis.separable else values[:, None]
+
+    def _add(self, sums: dict[str, NDArray[np.float64]], name: str, more: NDArray[np.float64]) -> None:
+        sums[name] = sums[name] + more if name in sums else more
+
+    def _drop(self, name: str) -> None:
+        value = self._values.pop(name, None)
+        for form in Form:
+            self._converted.pop((name, form), None)
+        if value is not None and self._route.is_temporal(name) and value.dtype == np.float32:
+            self._buffers.give(value)
