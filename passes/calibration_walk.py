@@ -24,7 +24,7 @@ from snncc.passes.layer_fit import LayerFit, match
 from snncc.passes.layer_sums import Sums, along, sums, total
 from snncc.passes.scaled import Scaled, add
 from snncc.passes.signed_fit import BETTER, SignedFit
-from snncc.passes.weight_fit import Layout, Rows, fitted_weight, held_back, with_weight
+from snncc.passes.weight_fit import Layout, Rows, fitted_weight, presentations_held_back, with_weight
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.increments import increments
@@ -214,16 +214,8 @@ class Walk:
             output = runner.run({source: inputs[i]})[node.outputs[0].name]
             return layout.rows(_dense(self._snn(source, i, None))[0], output, first[i], most)
 
-        return fitted_weight(layout, self.pool.each(of_chunk), self._held_back(list(map(len, inputs))))
-
-    def _held_back(self, sizes: list[int]) -> NDArray[np.bool_] | None:
-        """Return which presentations are of samples that are held back; None where each sample is one."""
-        count = self.config.timesteps // self.timesteps
-        if count == 1:
-            return None
-        first = np.cumsum([0, *sizes]) // count
-        chunks = zip(first.tolist(), sizes, strict=False)
-        return np.concatenate([np.tile(held_back(start, size // count), count) for start, size in chunks])
+        held = presentations_held_back(list(map(len, inputs)), self.config.timesteps // self.timesteps)
+        return fitted_weight(layout, self.pool.each(of_chunk), held)
 
     def _run_pool(self, node: gs.Node) -> None:
         runner = SegmentRunner(self.graph, single(node), self.analysis, self.pool.session_threads)

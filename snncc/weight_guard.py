@@ -1,4 +1,4 @@
-"""Whether a network with calibrated weights is better than one without, on the samples that the fit did not see."""
+"""Whether a network with calibrated weights is better than one without, on samples that no fit has seen."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _batches(data: Dataset, size: int) -> Iterator[tuple[dict[str, NDArray[Any]]
     framed = [spec.name for spec in data.inputs if spec.timesteps is not None]
     for batch in data.batches(fixed or size * 4):
         samples = samples_of(batch, framed)
-        rows = np.flatnonzero(held_back(first, samples))
+        rows = np.flatnonzero(held_back(first, samples)[1])
         first += samples
         if not len(rows):
             continue

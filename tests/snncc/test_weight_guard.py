@@ -25,12 +25,12 @@ def agreement(network: snncc.SpikingNetwork, which: slice) -> float:
 
 
 @pytest.mark.parametrize("size", [5, 32])
-def test_the_network_that_agrees_more_on_every_fourth_sample_is_better(size: int) -> None:
+def test_the_network_that_agrees_more_on_every_eighth_sample_is_better(size: int) -> None:
     few, many = (
         snncc.compile(MODEL, calibration=IMAGES, config=snncc.Config(timesteps=t, max_burst=b))
         for t, b in ((1, 1), (8, 4))
     )
-    assert agreement(few, slice(3, None, 4)) < agreement(many, slice(3, None, 4))
+    assert agreement(few, slice(4, None, 8)) < agreement(many, slice(4, None, 8))
     data, graph = load(IMAGES, input_specs(MODEL)), import_graph(MODEL)
     assert is_better(many.model, few.model, MODEL, data, graph, snncc.Config(batch_size=size))
     assert not is_better(few.model, many.model, MODEL, data, graph, snncc.Config(batch_size=size))
@@ -38,7 +38,7 @@ def test_the_network_that_agrees_more_on_every_fourth_sample_is_better(size: int
 
 
 def test_only_held_back_samples_count() -> None:
-    """Three of four samples are such that only the one network is right on them, the held-back ones the reverse."""
+    """Seven of eight samples are such that only the one network is right on them, the held-back ones the reverse."""
     one, two = (
         snncc.compile(MODEL, calibration=IMAGES, config=snncc.Config(timesteps=t, max_burst=b))
         for t, b in ((1, 2), (2, 1))
@@ -48,7 +48,7 @@ def test_only_held_back_samples_count() -> None:
     only_one, only_two = (np.flatnonzero(a & ~b) for a, b in (right, right[::-1]))
     assert len(only_one)
     assert len(only_two)
-    chosen = np.where(np.arange(40) % 4 == 3, only_one[0], only_two[0])
+    chosen = np.where(np.arange(40) % 8 == 4, only_one[0], only_two[0])
     data, graph = load(IMAGES[chosen], input_specs(MODEL)), import_graph(MODEL)
     assert is_better(one.model, two.model, MODEL, data, graph, snncc.Config(batch_size=2))
     assert not is_better(two.model, one.model, MODEL, data, graph, snncc.Config(batch_size=2))
@@ -64,20 +64,20 @@ def test_weight_calibration_never_lowers_the_agreement_on_held_back_samples(time
         )
         for fitted in (True, False)
     ]
-    fitted, plain = (agreement(network, slice(3, None, 4)) for network in found)
+    fitted, plain = (agreement(network, slice(4, None, 8)) for network in found)
     assert fitted >= plain
 
 
 def test_sequences_are_compared_with_the_mean_over_their_periods() -> None:
-    """The ANN's outputs on both frames, averaged, on every fourth sample; computed by hand."""
+    """The ANN's outputs on both frames, averaged, on every eighth sample; computed by hand."""
     frames = np.stack([IMAGES, IMAGES[::-1]], axis=1)
     config = snncc.Config(timesteps=2, input_coding="frames", reset_after=1, batch_size=5)
     few, many = (
         snncc.compile(MODEL, calibration=frames, config=replace(config, max_burst=b, bias_correction=b > 1))
         for b in (1, 16)
     )
-    wanted = np.mean([ann_outputs(MODEL, frames[:, k]) for k in range(2)], axis=0)[3::4].argmax(1)
-    right = [float((n.run(frames[3::4])["logits"].argmax(1) == wanted).mean()) for n in (few, many)]
+    wanted = np.mean([ann_outputs(MODEL, frames[:, k]) for k in range(2)], axis=0)[4::8].argmax(1)
+    right = [float((n.run(frames[4::8])["logits"].argmax(1) == wanted).mean()) for n in (few, many)]
     assert right[0] < right[1]
     data = load(frames, with_frames(input_specs(MODEL), config))
     assert is_better(many.model, few.model, MODEL, data, import_graph(MODEL), config)
