@@ -19,6 +19,7 @@ Examples:
   snncc zoo
   snncc zoo path fashion_resnet20
   snncc compile zoo:fashion_resnet20 --calib zoo:calibration
+  snncc compile zoo:fashion_events_resnet --calib zoo:events_calibration --input-coding frames -T 8 --max-burst 8
 """
 
 
