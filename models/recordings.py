@@ -7,7 +7,7 @@ numbers are alike, and an event takes about a byte in a compressed `.npz`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,15 +46,20 @@ class Recordings:
     height: int
 
     @classmethod
-    def of(cls, recordings: Sequence[Events], label: NDArray[np.uint8]) -> Recordings:
-        """Return recordings with their times rounded down to ticks; events of one tick are in the order of pixels."""
-        first = recordings[0]
-        sizes = [len(r) for r in recordings]
-        x, y, t, p = (np.concatenate([getattr(r, name) for r in recordings]) for name in "xytp")
-        order = np.lexsort((x, y, t // TICK, np.repeat(np.arange(len(recordings)), sizes)))
-        x, y, tick = (column[order].astype(np.uint8) for column in (x, y, t // TICK))
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        return cls(x, y, tick, p[order], offsets, label, first.width, first.height)
+    def of(cls, recordings: Iterable[Events], label: NDArray[np.uint8]) -> Recordings:
+        """Return recordings with their times rounded down to ticks; events of one tick are in the order of pixels.
+
+        Only the packed columns, four bytes per event, are kept of each.
+        """
+        parts: list[tuple[NDArray[Any], ...]] = []
+        for events in recordings:
+            ticks = events.t // TICK
+            order = np.lexsort((events.x, events.y, ticks))
+            x, y, tick = (column[order].astype(np.uint8) for column in (events.x, events.y, ticks))
+            parts.append((x, y, tick, events.p[order]))
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        offsets = np.concatenate([[0], np.cumsum([len(part[0]) for part in parts])])
+        return cls(*columns, offsets=offsets, label=label, width=events.width, height=events.height)
 
     def __len__(self) -> int:
         return len(self.label)

@@ -184,5 +184,4 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "fashion_resnet20": FashionResNet20,
     "fashion_vgg": FashionVgg,
     "fashion_mobilenet": FashionMobileNet,
-    "fashion_events_resnet": EventsResNet,
 }

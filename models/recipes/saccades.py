@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from snncc import models
-from snncc.events import SaccadeCamera
+from snncc.events import Events, SaccadeCamera
 from snncc.models.recipes.fashion_mnist import Images, Labels
 from snncc.models.recordings import Recordings
 
@@ -44,12 +44,15 @@ def record(images: Images, labels: Labels, seeds: Sequence[int], report: int = 0
         seeds: of the recordings, N of them.
         report: say how far it is after so many; 0 for never.
     """
-    start, recordings = time.perf_counter(), []
-    for number, (image, seed) in enumerate(zip(images, seeds, strict=True), 1):
-        recordings.append(CAMERA.record(image[0], seed))
-        if report and number % report == 0:
-            print(f"{number} of {len(images)} images recorded, {time.perf_counter() - start:.0f} s", flush=True)
-    return Recordings.of(recordings, labels)
+    start = time.perf_counter()
+
+    def recordings() -> Iterator[Events]:
+        for number, (image, seed) in enumerate(zip(images, seeds, strict=True), 1):
+            yield CAMERA.record(image[0], seed)
+            if report and number % report == 0:
+                print(f"{number} of {len(images)} images recorded, {time.perf_counter() - start:.0f} s", flush=True)
+
+    return Recordings.of(recordings(), labels)
 
 
 def bundled(name: str) -> Recordings:
