@@ -55,11 +55,11 @@ class Recordings:
         for events in recordings:
             ticks = events.t // TICK
             order = np.lexsort((events.x, events.y, ticks))
-            x, y, tick = (column[order].astype(np.uint8) for column in (events.x, events.y, ticks))
-            parts.append((x, y, tick, events.p[order]))
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+            whole = [column[order].astype(np.uint8) for column in (events.x, events.y, ticks)]
+            parts.append((*whole, events.p[order]))
+        x, y, tick, p = (np.concatenate(column) for column in zip(*parts, strict=True))
         offsets = np.concatenate([[0], np.cumsum([len(part[0]) for part in parts])])
-        return cls(*columns, offsets=offsets, label=label, width=events.width, height=events.height)
+        return cls(x, y, tick, p, offsets, label, events.width, events.height)
 
     def __len__(self) -> int:
         return len(self.label)
