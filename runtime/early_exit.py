@@ -139,7 +139,7 @@ class _Leaving:
                 break
             if leaving.any() and t < timesteps:
                 self.walk.select(np.flatnonzero(~leaving))
-        result = self.walk.result
+        result = self.walk.finish()
         result.outputs, result.samples, result.exits = outputs, self.samples, exits
         traced += traced[-1:] * (timesteps - len(traced))
         result.trace = {name: np.stack([step[name] for step in traced]) for name in outputs} if traced else {}

@@ -19,9 +19,10 @@ from snncc.passes.analyse import analyse
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.presented import Presented
 from snncc.runtime.reference import Simulation
+from snncc.runtime.route import Route, Runners
 from snncc.runtime.session import Array
 from snncc.runtime.threads import available_cores
-from snncc.runtime.walk import Route, Runners, Walk
+from snncc.runtime.walk import Walk
 
 _SAMPLES = 8
 """Samples of a chunk."""
@@ -93,7 +94,7 @@ class FusedExecutor:
             traced.append(walk.advance(steps, now, last=walk.done + steps == self.timesteps, trace=trace))
         walk.result.outputs = walk.outputs()
         walk.result.trace = {name: np.concatenate([part[name] for part in traced]) for name in traced[0]}
-        return walk.result
+        return walk.finish()
 
     def _runners(self, threads: int) -> Runners:
         """Return what runs the steps that are no neurons; opened with the first batch."""

@@ -188,14 +188,13 @@ def stream(
         now = time.perf_counter()
         if clock == "paced" and now < due:
             time.sleep(due - now)
-        elif clock == "live" and now < due:  # the camera's clock is ahead of ours: from now on it is the measure
-            started -= due - now
-            due = now
+        elif clock == "live":  # events come in parts, and a part may hold what is due later
+            due = min(due, now)
+        if restart is not None and number and not number % restart:
+            stepper.reset()
         if time.perf_counter() - due > _LAG * window / 1e6:
             yield Step(found.end / 1e6, found.events, -1, 0.0, time.perf_counter() - due, skipped=True)
             continue
-        if restart is not None and number and not number % restart:
-            stepper.reset()
         scores = stepper.step({spec.name: found.frame[None].astype(spec.dtype)})[output]
         sure = float(confidence(scores, "max")[0])
         yield Step(found.end / 1e6, found.events, int(scores[0].argmax()), sure, time.perf_counter() - due)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from small_networks import NETWORKS, compiled, inputs_of
@@ -13,6 +15,7 @@ from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.reference import ReferenceSimulator, Simulation, _Neuron
+from snncc.runtime.walk import Walk
 
 T = 5
 
@@ -115,3 +118,27 @@ def test_neurons_are_those_of_the_reference(op: str, constant: bool) -> None:
     if not constant:
         np.testing.assert_array_equal(neuron.fire(x, x), emitted)
         np.testing.assert_array_equal(x, spikes)
+
+
+@pytest.mark.parametrize(("samples", "timesteps"), [(1, 200), (5, 40), (40, 9)])
+def test_no_more_is_in_flight_for_more_samples_or_timesteps(
+    samples: int, timesteps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So memory doesn't grow with them; and when a chunk is done, its state is forgotten."""
+    network = network_of("residual")
+    rows: list[int] = []
+    walks: list[Walk] = []
+    plain = Walk.advance
+
+    def noting(self: Walk, steps: int, *frames: Any, **options: bool) -> dict[str, np.ndarray]:
+        rows.append(steps * len(next(iter(self._static.values()))))
+        walks.append(self)
+        return plain(self, steps, *frames, **options)
+
+    monkeypatch.setattr(Walk, "advance", noting)
+    executor = FusedExecutor(network.network, timesteps, threads=2)
+    found = executor.run(inputs_of(NETWORKS["residual"].model(), samples))
+    assert max(rows) <= fused._ROWS
+    assert sum(rows) == samples * timesteps
+    assert all(not walk.carried and not walk._static for walk in walks)
+    assert found.samples == samples

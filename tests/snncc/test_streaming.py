@@ -188,3 +188,28 @@ def test_other_networks_are_refused() -> None:
     network = snncc.compile(parse(text), calibration=np.ones((4, 2, 6), np.float32), config=config)
     with pytest.raises(UsageError, match=r"\[N, 2, H, W\]"):
         list(stream(network, [recording()], 10_000))
+
+
+def test_events_that_come_in_large_parts_are_not_late(network: SpikingNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that delivers 200 ms at a time, every 200 ms: with windows of 10 ms nothing is skipped."""
+    now = 0.0
+    plain = Stepper.step
+
+    def quick(self: Stepper, frame: Any = None) -> Any:
+        nonlocal now
+        now += 0.001
+        return plain(self, frame)
+
+    def driver() -> Iterator[Events]:
+        nonlocal now
+        events = recording(duration=600_000)
+        for part in range(3):
+            now = max(now, 0.2 * (part + 1))
+            yield events.between(events.start + part * 200_000, events.start + (part + 1) * 200_000)
+
+    monkeypatch.setattr(Stepper, "step", quick)
+    monkeypatch.setattr("snncc.streaming.time.perf_counter", lambda: now)
+    steps = list(stream(network, driver(), 10_000, clock="live"))
+    assert len(steps) == 59
+    assert not any(step.skipped for step in steps)
+    assert max(step.latency for step in steps) < 0.03

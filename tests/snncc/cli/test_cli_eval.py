@@ -64,6 +64,7 @@ def test_json_has_everything(compiled, invoke):
         "energy",
         "warnings",
         "exits",
+        "counterpart",
     }
     assert (evaluation["ann_accuracy"], evaluation["snn_accuracy"], evaluation["agreement"]) == _accuracies()
     assert len(evaluation["accuracy_by_timestep"]) == told["config"]["timesteps"] == 8
