@@ -306,13 +306,15 @@ def resolve(source: Source) -> str | os.PathLike[str] | onnx.ModelProto:
 
 
 def resolve_data(source: Any) -> Any:
-    """Return where data is: `zoo:calibration` and `zoo:test` become the paths of the bundled sets, `zoo:scenes` images.
+    """Return where data is: names of bundled sets become their paths, those of recordings and scenes their arrays.
 
     Raises:
         UsageError: the zoo has no such data.
     """
     if isinstance(source, str) and source.startswith("zoo:"):
         name = source.removeprefix("zoo:")
+        if name in models.EVENTS:
+            return models.event_frames(name)
         return {"image": models.scene_set(name)[0]} if name in models.SCENES else models.data_path(name)
     return source
 

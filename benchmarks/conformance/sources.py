@@ -57,7 +57,7 @@ def zoo() -> list[Network]:
     """Return the bundled networks."""
     from snncc import models
 
-    return [Network(f"zoo:{name}", Path(models.path(name))) for name in models.names()]
+    return [Network(f"zoo:{name}", Path(models.path(name))) for name in models.names(None)]
 
 
 def light() -> list[Network]:

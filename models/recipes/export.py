@@ -27,7 +27,8 @@ def export(
     network: nn.Module,
     file: Path,
     *,
-    side: int = 28,
+    name: str = "image",
+    shape: tuple[int, ...] = (1, 28, 28),
     output: str = "logits",
     metadata: dict[str, str] | None = None,
 ) -> None:
@@ -38,9 +39,10 @@ def export(
     and Flatten; the newer one folds or decomposes them.
 
     Args:
-        network: takes raw pixels float32 ``[N, 1, side, side]``.
+        network: takes float32 ``[N, *shape]``, values 0 to 255.
         file: the ONNX file to write.
-        side: height and width of the images.
+        name: of the input.
+        shape: of one sample.
         output: name of the output.
         metadata: what the file says about itself.
 
@@ -53,15 +55,15 @@ def export(
         raw = Path(folder) / "raw.onnx"
         torch.onnx.export(
             network,
-            (torch.zeros(2, 1, side, side),),
+            (torch.zeros(2, *shape),),
             raw,
             dynamo=False,
             opset_version=OPSET,
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
-            input_names=["image"],
+            input_names=[name],
             output_names=[output],
-            dynamic_axes={"image": {0: "N"}, output: {0: "N"}},
+            dynamic_axes={name: {0: "N"}, output: {0: "N"}},
         )
         model = onnx.load(raw)
     _unshare(model.graph)
@@ -69,7 +71,7 @@ def export(
     onnx.helper.set_model_props(model, metadata or {})
     onnx.checker.check_model(model, full_check=True)
     file.write_bytes(model.SerializeToString())
-    _compare(network, file, side)
+    _compare(network, file, shape)
 
 
 def _unshare(graph: onnx.GraphProto) -> None:
@@ -96,8 +98,8 @@ def _strip(model: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def _compare(network: nn.Module, file: Path, side: int) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (8, 1, side, side)).astype(np.float32)
+def _compare(network: nn.Module, file: Path, shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, *shape)).astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(image)).numpy()
     difference = float(np.abs(logits(file, image) - expected).max())
@@ -111,7 +113,7 @@ def logits(file: Path, images: npt.NDArray[Any], batch: int = 500) -> Floats:
 
     Args:
         file: the ONNX file.
-        images: raw pixels ``[N, 1, side, side]`` of any numeric type.
+        images: of any numeric type, ``[N, ...]``: raw pixels, or frames.
         batch: images per run.
 
     Returns:
@@ -119,7 +121,8 @@ def logits(file: Path, images: npt.NDArray[Any], batch: int = 500) -> Floats:
     """
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     starts = range(0, len(images), batch)
-    parts = [session.run(None, {"image": images[i : i + batch].astype(np.float32)})[0] for i in starts]
+    name = session.get_inputs()[0].name
+    parts = [session.run(None, {name: images[i : i + batch].astype(np.float32)})[0] for i in starts]
     return np.concatenate(parts)
 
 

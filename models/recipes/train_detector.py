@@ -161,7 +161,9 @@ def main() -> int:
     train(network, images[:, 0], labels, arguments.scenes // BATCH, arguments.seed, arguments.checkpoint)
     file = arguments.out or ZOO_FOLDER / "networks" / f"{NAME}.onnx"
     settings = {"name": "yolov2", "anchors": detector.ANCHORS, "stride": detector.STRIDE}
-    export(network, file, side=scenes.SIDE, output="grid", metadata={"decoder": json.dumps(settings)})
+    export(
+        network, file, shape=(1, scenes.SIDE, scenes.SIDE), output="grid", metadata={"decoder": json.dumps(settings)}
+    )
     precision = measure(file)
     print(f"{file.name}: {file.stat().st_size / 1e6:.2f} MB, mAP {precision:.4f} on the test scenes")
     if file.resolve().parent == ZOO_FOLDER / "networks":

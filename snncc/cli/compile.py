@@ -245,8 +245,8 @@ def _test_data(model: str) -> str:
     """Return what to evaluate a network on, as options."""
     if not model.startswith("zoo:"):
         return "DATA"
-    detects = models.info(model.removeprefix("zoo:")).task == "detection"
-    return "zoo:scenes --task detection --annotations zoo:scenes" if detects else "zoo:test"
+    data = f"zoo:{models.test_data(model.removeprefix('zoo:'))}"
+    return f"{data} --task detection --annotations {data}" if data == "zoo:scenes" else data
 
 
 def _print_summary(terminal: Terminal, network: SpikingNetwork, target: Path, model: str, *, verified: bool) -> None:

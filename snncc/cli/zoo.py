@@ -16,8 +16,8 @@ from snncc.cli.terminal import Terminal
 from snncc.errors import UsageError
 from snncc.report.text import percent, si, table
 
-DATA = ("calibration", "test")
-_FIGURE = {"classification": "", "detection": " mAP"}
+DATA = ("calibration", "test", *models.EVENTS)
+_FIGURE = {"detection": " mAP"}
 """What the accuracy of a task is, where it isn't the share of right answers."""
 
 EPILOG = """\b
@@ -26,6 +26,7 @@ Examples:
   snncc zoo path fashion_resnet20
   snncc zoo scenes photos/
   snncc compile zoo:fashion_resnet20 --calib zoo:calibration
+  snncc compile zoo:fashion_events_resnet --calib zoo:events_calibration --input-coding frames -T 8 --max-burst 8
 """
 
 
@@ -38,8 +39,9 @@ Examples:
 def zoo_command(ctx: click.Context) -> None:
     """List the bundled networks and data, or say where one is.
 
-    zoo:NAME works wherever a command takes a MODEL, zoo:calibration and zoo:test wherever one takes DATA. For the
-    detector these are zoo:scenes_calibration and zoo:scenes, which are composed of the others when they are asked for.
+    zoo:NAME works wherever a command takes a MODEL, zoo:calibration and zoo:test wherever one takes DATA. For the event
+    network these are zoo:events_calibration and zoo:events_test, recordings as 8 frames each; for the detector
+    zoo:scenes_calibration and zoo:scenes, which are composed of the images when they are asked for.
     """
     if ctx.invoked_subcommand is None:
         _list(ctx.ensure_object(Terminal))
@@ -60,7 +62,7 @@ def list_command(terminal: Terminal) -> None:
 @common_options
 @pass_terminal
 def path_command(terminal: Terminal, *, name: str) -> None:
-    """Print the path of a bundled network, or of the data sets calibration and test."""
+    """Print the path of a bundled network, or of a data set."""
     name = name.removeprefix("zoo:")
     path = models.data_path(name) if name in DATA else models.path(name)
     if terminal.json:
@@ -113,7 +115,7 @@ def _list(terminal: Terminal) -> None:
         return
     made = table("network", "accuracy", "MACs", "parameters", "what", right=("accuracy", "MACs", "parameters"))
     for info in networks:
-        cells = (percent(info.accuracy) + _FIGURE[info.task], si(info.macs), si(info.parameters))
+        cells = (percent(info.accuracy) + _FIGURE.get(info.task, ""), si(info.macs), si(info.parameters))
         made.add_row(f"zoo:{info.name}", *cells, f"{info.summary}; {info.dataset}")
     terminal.print(made)
     if not terminal.quiet:

@@ -18,23 +18,26 @@ from snncc.tasks.decoders import make_decoder
 
 NETWORKS = ("fashion_mobilenet", "fashion_resnet20", "fashion_vgg")
 DETECTOR = "fashion_detector"
+EVENTS = "fashion_events_resnet"
+ALL = (DETECTOR, EVENTS, *NETWORKS)
 SOURCE_HINTS = (b"/work", b"/opt", b"/home", b"/root", b"/tmp", b"site-packages")
 
 
-def test_names_are_the_three_networks() -> None:
+def test_names_are_those_of_the_networks_for_a_task() -> None:
     assert models.names() == list(NETWORKS)
     assert models.names("detection") == [DETECTOR]
-    assert models.names(None) == sorted([*NETWORKS, DETECTOR])
+    assert models.names("events") == [EVENTS]
+    assert models.names(None) == list(ALL)
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, DETECTOR])
+@pytest.mark.parametrize("name", ALL)
 def test_file_is_the_recorded_one(name: str) -> None:
     content = models.path(name).read_bytes()
     assert hashlib.sha256(content).hexdigest() == models.info(name).sha256
     assert len(content) < 1_500_000
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, DETECTOR])
+@pytest.mark.parametrize("name", ALL)
 def test_file_tells_nothing_about_the_machine_that_made_it(name: str) -> None:
     content = models.path(name).read_bytes()
     assert [hint for hint in SOURCE_HINTS if hint in content] == []
@@ -44,7 +47,7 @@ def test_file_tells_nothing_about_the_machine_that_made_it(name: str) -> None:
     assert {p.key for item in items for p in item.metadata_props} == ({"decoder"} if name == DETECTOR else set())
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, DETECTOR])
+@pytest.mark.parametrize("name", ALL)
 def test_graph_is_valid_and_complete_in_one_file(name: str) -> None:
     model = onnx.load(models.path(name), load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
@@ -64,8 +67,21 @@ def test_signature_is_raw_pixels_to_logits_with_a_dynamic_batch(name: str) -> No
     assert image.type.tensor_type.elem_type == logits.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
+def test_signature_of_the_event_network() -> None:
+    graph = onnx.load(models.path(EVENTS)).graph
+    (events,), (logits,) = graph.input, graph.output
+    assert (events.name, _shape(events)) == ("events", ["N", 2, 34, 34])
+    assert (logits.name, _shape(logits)) == ("logits", ["N", 10])
+
+
 def _shape(value: onnx.ValueInfoProto) -> list[str | int]:
     return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def test_operators_of_the_event_network() -> None:
+    found = [node.op_type for node in onnx.load(models.path(EVENTS)).graph.node]
+    counts = {"Conv": 9, "BatchNormalization": 9, "Relu": 7, "Add": 3, "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1}
+    assert {operator: found.count(operator) for operator in set(found)} == counts
 
 
 @pytest.mark.parametrize(
@@ -84,7 +100,7 @@ def test_export_kept_the_operators_the_compiler_is_shown_with(name: str, operato
     assert "Identity" not in found
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, DETECTOR])
+@pytest.mark.parametrize("name", ALL)
 def test_recorded_number_of_parameters(name: str) -> None:
     graph = onnx.load(models.path(name)).graph
     # Running means and variances are measured, not trained; scalars are constants of the normalisation.
@@ -148,13 +164,34 @@ def test_the_detectors_record_is_complete() -> None:
     assert info.recipe in readme
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+def test_recorded_macs_of_the_event_network_by_hand() -> None:
+    stem, first = 17**2 * 2 * 16 * 9, 17**2 * 2 * 16 * 16 * 9
+    second = 9**2 * (16 * 32 * 9 + 32 * 32 * 9 + 16 * 32)
+    third = 5**2 * (32 * 64 * 9 + 64 * 64 * 9 + 32 * 64)
+    assert models.info(EVENTS).macs == stem + first + second + third + 64 * 10
+
+
+def test_recorded_accuracy_on_the_recordings() -> None:
+    data = models.event_frames("events_test")
+    session = onnxruntime.InferenceSession(models.path(EVENTS), providers=["CPUExecutionProvider"])
+    means = np.split(data["events"].mean(axis=1), 5)
+    scores = np.concatenate([session.run(None, {"events": part})[0] for part in means])
+    accuracy = float((scores.argmax(1) == data["label"]).mean())
+    # The recorded figure is of these recordings; a tie may go the other way on another processor.
+    assert accuracy == pytest.approx(models.info(EVENTS).accuracy, abs=0.0011)
+
+
+@pytest.mark.parametrize("name", [EVENTS, *NETWORKS])
 def test_record_is_complete(name: str) -> None:
     info = models.info(name)
-    assert (info.name, info.dataset, info.licence) == (name, "Fashion-MNIST", "MIT")
+    events = name == EVENTS
+    assert (info.name, info.licence) == (name, "MIT")
+    assert info.dataset == ("Fashion-MNIST events" if events else "Fashion-MNIST")
+    script = "train_events" if events else f"train {name}"
     assert info.recipe == (
-        f"python -m snncc.models.recipes.train {name} --epochs {info.epochs} --seed {info.seed} --threads 1"
+        f"python -m snncc.models.recipes.{script} --epochs {info.epochs} --seed {info.seed} --threads 1"
     )
+    assert models.test_data(name) == ("events_test" if events else "test")
     assert info.summary
     assert info.torch
 
@@ -191,17 +228,17 @@ def test_data_files_hold_plain_arrays(name: str) -> None:
 def test_unknown_network(function: object) -> None:
     assert callable(function)
     with pytest.raises(
-        UsageError, match="no network 'resnet' in the zoo: choose one of fashion_detector, fashion_mobilenet, "
+        UsageError, match="no network 'resnet' in the zoo: choose one of fashion_detector, fashion_events"
     ):
         function("resnet")
 
 
 def test_unknown_data_set() -> None:
-    with pytest.raises(UsageError, match="no data set 'train' in the zoo: choose one of calibration, test"):
+    with pytest.raises(UsageError, match="no data set 'train' in the zoo: choose one of calibration, test, events_"):
         models.data_path("train")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [EVENTS, *NETWORKS])
 def test_readme_states_the_recorded_figures(name: str) -> None:
     info = models.info(name)
     readme = (models.path(name).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -77,16 +77,19 @@ def annotations(found: list[Detections]) -> dict:
 
 
 def pairs(wanted: Detections, found: Detections) -> int:
-    """Boxes of `wanted` that have a partner, by hand; no two boxes compete for one in this data."""
-    count = 0
-    for box, label in zip(wanted.boxes, wanted.classes, strict=True):
-        best = 0.0
-        for other, same in zip(found.boxes, found.classes, strict=True):
-            low, high = np.maximum(box[:2], other[:2]), np.minimum(box[2:], other[2:])
-            shared = np.prod(np.maximum(high - low, 0))
-            union = np.prod(box[2:] - box[:2]) + np.prod(other[2:] - other[:2]) - shared
-            best = max(best, shared / union if label == same else 0.0)
-        count += best > 0.5
+    """Boxes of `wanted` that have a partner of their own, by hand: each in turn takes the best that is left."""
+    count, left = 0, list(range(len(found)))
+    for k in np.argsort(-wanted.scores, kind="stable"):
+        overlaps = {}
+        for other in left:
+            low, high = (f(wanted.boxes[k], found.boxes[other]) for f in (np.maximum, np.minimum))
+            shared = np.prod(np.maximum(high[2:] - low[:2], 0))
+            sizes = [np.prod(box[2:] - box[:2]) for box in (wanted.boxes[k], found.boxes[other])]
+            overlaps[other] = shared / (sum(sizes) - shared) if wanted.classes[k] == found.classes[other] else 0.0
+        best = max(overlaps, key=overlaps.__getitem__, default=None)
+        if best is not None and overlaps[best] > 0.5:
+            left.remove(best)
+            count += 1
     return count
 
 
