@@ -41,7 +41,7 @@ def test_zoo_path_of_data(invoke):
 def test_an_unknown_name(invoke):
     result = invoke("zoo", "path", "nope")
     assert result.exit_code == 2
-    assert "no network 'nope' in the zoo: choose one of fashion_detector, fashion_mobilenet" in result.stderr
+    assert "no network 'nope' in the zoo: choose one of fashion_detector, fashion_events_resnet, " in result.stderr
 
 
 def test_scenes_become_pictures_and_annotations(invoke, tmp_path):
