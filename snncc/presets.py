@@ -115,7 +115,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "best": Preset(
             "ours: ψ and τ per layer at once for nine tenths of the spikes, the best of what was simulated",
-            {"weight_calibration": True},
             method="joint",
             sensitivity="uneven",
             budget=Budget("relative", 0.9),
