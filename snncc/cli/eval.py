@@ -54,7 +54,13 @@ module:function. See docs/detection.md.
 @click.option("--data", metavar="DATA", required=True, help="Samples, and labels for the accuracy; or zoo:test.")
 @click.option("--labels", metavar="KEY", help="Key of the labels in an .npz; default: label, labels, y, targets.")
 @click.option("--against", metavar="MODEL", help="The ANN, to compare with.")
-@click.option("--task", type=click.Choice(("classification", "detection")), default="classification", show_default=True)
+@click.option(
+    "--task",
+    type=click.Choice(("classification", "detection")),
+    default="classification",
+    show_default=True,
+    help="Whether the outputs are scores of classes, or of boxes.",
+)
 @detection_options
 @limit_option
 @backend_option
