@@ -29,15 +29,13 @@ class Preset:
         options: options of the compile that differ from the defaults.
         method: the search's method, None for one ψ and τ everywhere.
         sensitivity: the search's sensitivity.
-        metric: the search's metric.
         budget: the search's budget; the default is what the uniform configuration spends.
     """
 
     summary: str
     options: Mapping[str, Any] = field(default_factory=dict)
     method: str | None = None
-    sensitivity: str = "in-context"
-    metric: str = "kl"
+    sensitivity: str = "isolated"
     budget: Budget = field(default_factory=Budget)
 
     def config(self, **given: Any) -> Config:
@@ -73,7 +71,6 @@ class Preset:
             config=config,
             method=self.method,
             sensitivity=self.sensitivity,
-            metric=self.metric,
             budget=self.budget,
             cache=cache,
             progress=progress,
@@ -120,7 +117,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "ours: ψ and τ per layer at once for nine tenths of the spikes, the best of what was simulated",
             method="joint",
             sensitivity="uneven",
-            metric="squared",
             budget=Budget("relative", 0.9),
         ),
     }

@@ -10,7 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from snncc.allocation.metric import Distance, Metric, class_output
+from snncc.allocation.metric import Distance, class_output
 from snncc.config import Config
 from snncc.data import Dataset
 from snncc.passes.weight_fit import held_back
@@ -39,7 +39,7 @@ def is_better(
     """
     period = config.period
     session, executors = Session(ann, "the ANN"), [OrtExecutor(model) for model in (fitted, plain)]
-    distance = Distance(Metric(class_output(graph, data)), 2)
+    distance = Distance(class_output(graph, data), 2)
     for feeds, rows in _batches(data, config.batch_size):
         found = [executor.run(feeds) for executor in executors]
         expected = run_ann(session, feeds, data.inputs, period, None)

@@ -76,7 +76,7 @@ class InContext:
         count = len(job.neurons.theta)
         dims = job.currents[0].shape[1:]
         fan_out = job.fan_out
-        distance = Distance(job.metric, count)
+        distance = Distance(job.class_output, count)
         spikes = np.zeros((count, *dims))
         pooled: dict[str, NDArray[np.float64]] = {}
         for feeds, of_each in zip(self._batches, job.outputs, strict=True):

@@ -19,7 +19,7 @@ import numpy as np
 from snncc.allocation.cache import Cache
 from snncc.allocation.candidates import Candidate, bursts, joined, ratios
 from snncc.allocation.in_context import InContext
-from snncc.allocation.metric import Metric, class_output
+from snncc.allocation.metric import class_output
 from snncc.allocation.result import ON_AGREEMENT, Assignment, Budget, LayerTable, Measurement, SearchResult
 from snncc.allocation.sensitivity import LayerJob, Score, isolated
 from snncc.allocation.simulate import Simulations
@@ -42,8 +42,6 @@ The paper's order is "bsr+ssc": ψ for the budget first, then every τ at the ψ
 without a larger sum of sensitivities than the uniform configuration's."""
 SENSITIVITIES = ("uneven", "isolated", "in-context")
 """The other layers are as in the ANN and currents arrive unevenly, or evenly; or the other layers spike."""
-METRICS = ("squared", "kl")
-"""Squared error of the outputs, or of class scores the symmetric KL divergence, as in the paper: see `Metric`."""
 SIMULATE = 3
 """Points of the front that are simulated, besides the uniform configuration."""
 
@@ -57,7 +55,6 @@ def search(
     candidates: Sequence[tuple[int, float]] | None = None,
     budget: Budget | None = None,
     sensitivity: str = "uneven",
-    metric: str = "squared",
     simulate: int = SIMULATE,
     cache: bool = True,
     executor: Executor | None = None,
@@ -73,7 +70,6 @@ def search(
         candidates: pairs (ψ, τ) for every layer, instead of those of the method.
         budget: what may be spent; the default is what the uniform configuration spends.
         sensitivity: one of `SENSITIVITIES`; "in-context" costs about T times as much as the others.
-        metric: one of `METRICS`.
         simulate: points of the front to simulate; 0 for the prediction alone.
         cache: remember what was measured in the user's cache folder.
         executor: what scores independent layers; None: one after the other, here.
@@ -93,15 +89,13 @@ def search(
         raise UsageError(f"the number of points to simulate is {simulate}: it must be 0 or more")
     if sensitivity not in SENSITIVITIES:
         raise UsageError(f"sensitivity is {sensitivity!r}: it must be one of {', '.join(SENSITIVITIES)}")
-    if metric not in METRICS:
-        raise UsageError(f"metric is {metric!r}: it must be one of {', '.join(METRICS)}")
     loaded = read_ann(model)
     data = load_calibration(calibration, loaded, config)
     config, _ = settled(config, data, loaded)
     chosen = _candidates("bsr" if method == "bsr+ssc" else method, candidates, config)
-    found = _Search(loaded, data, config, sensitivity, metric, cache)
+    found = _Search(loaded, data, config, sensitivity, cache)
     result = found.scored(method, lambda _: chosen, executor, progress)
-    if budget.kind in ON_AGREEMENT and (found.metric.class_output is None or not simulate):
+    if budget.kind in ON_AGREEMENT and (found.class_output is None or not simulate):
         raise UsageError("a budget on agreement needs class scores [N, K] and simulated points: give a budget on cost")
     if method == "bsr+ssc" and candidates is None:
         return found.compressed(result, budget, simulate, executor, progress)
@@ -144,14 +138,13 @@ class _Search:
         data: Dataset,
         config: Config,
         sensitivity: str,
-        metric: str,
         cache: bool,
     ) -> None:
-        self._sensitivity, self._kl = sensitivity, metric == "kl"
+        self._sensitivity = sensitivity
         self._loaded, self._data, self._config = loaded, data, config
         self._calibration = {"samples": len(data), "fingerprint": data.fingerprint()}
         options = {k: v for k, v in config.to_dict().items() if k not in ("batch_size", "trace")}
-        fixed = {"version": VERSION, "model": loaded.sha256, "data": self._calibration["fingerprint"], "metric": metric}
+        fixed = {"version": VERSION, "model": loaded.sha256, "data": self._calibration["fingerprint"]}
         # Alone, a layer depends on nothing that only the other layers or the corrections have.
         alone: tuple[str, ...] = ("timesteps", "v_init", "per_channel", "threshold_method", "percentile", "neuron")
         alone += ("input_coding", "reset_after") if config.has_frames else ()
@@ -162,7 +155,7 @@ class _Search:
         )
         own = {k: v for k, v in options.items() if k not in ("max_burst", "threshold_ratio", "weight_calibration")}
         self._points = Cache("points", {**fixed, **own, "outputs": outputs} if cache else None)
-        self.metric = Metric()
+        self.class_output: str | None = None
 
     def scored(
         self,
@@ -175,7 +168,7 @@ class _Search:
         ctx = Context(self._config)
         graph = analyse_network(self._loaded, ctx, Hook())
         ctx.analysis = analyse(sized_graph(graph, self._data), ctx.quantised)
-        self.metric = Metric(class_output(graph, self._data), self._kl)
+        self.class_output = class_output(graph, self._data)
         names = [site.node for site in ctx.analysis.neurons]
         missing = {name: [c for c in candidates(name) if _key(name, c) not in self._scores.rows] for name in names}
         # The further a layer is from the end, the longer its suffix.
@@ -198,7 +191,7 @@ class _Search:
                 self._data,
                 self._config,
                 missing,
-                self.metric,
+                self.class_output,
                 uneven=self._sensitivity == "uneven",
                 score=self._in_context() if self._sensitivity == "in-context" else None,
                 executor=executor,
@@ -214,7 +207,7 @@ class _Search:
             calibration=self._calibration,
             config=self._config,
             options={"method": method, "sensitivity": self._sensitivity},
-            metric=self.metric.name,
+            metric="relative_squared_error" if self.class_output is None else "symmetric_kl",
             layers=layers,
         )
 
@@ -234,7 +227,7 @@ class _Search:
         if budget.kind in ("loss", *ON_AGREEMENT):
             raise UsageError("the method bsr+ssc takes a budget on cost only: choose another --method")
         kind = budget.counted
-        simulations = Simulations(self._loaded, self._data, self._config, self.metric, self._points)
+        simulations = Simulations(self._loaded, self._data, self._config, self.class_output, self._points)
         names = [layer.name for layer in result.layers]
         measured: list[Measurement] = []
         if simulate:
@@ -254,7 +247,7 @@ class _Search:
 
     def simulated(self, result: SearchResult, budget: Budget, count: int, progress: Progress | None) -> SearchResult:
         """Simulate the uniform configuration and `count` points around the budget."""
-        simulations = Simulations(self._loaded, self._data, self._config, self.metric, self._points)
+        simulations = Simulations(self._loaded, self._data, self._config, self.class_output, self._points)
         names = [layer.name for layer in result.layers]
         found: list[Measurement] = []
 

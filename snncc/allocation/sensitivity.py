@@ -20,7 +20,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.allocation.candidates import Candidate
-from snncc.allocation.metric import Distance, Metric
+from snncc.allocation.metric import Distance
 from snncc.allocation.operations import FanOut
 from snncc.allocation.suffix import Cut, Neurons, Suffix, cut_behind
 from snncc.analysis import Analysis, Domain, NeuronSite
@@ -79,14 +79,14 @@ class LayerJob:
     currents: list[Array]
     inputs: list[dict[str, Array]]
     outputs: list[dict[str, Array]]
-    metric: Metric
+    class_output: str | None
     count: int = 1
 
     def scores(self) -> list[Score]:
         """Run all candidates and return what they do."""
         count = len(self.neurons.theta)
         suffix, fan_out = self.suffix, self.fan_out
-        distance = Distance(self.metric, count)
+        distance = Distance(self.class_output, count)
         spikes = np.zeros((count, *self.currents[0].shape[1:]))
         pooled: dict[str, NDArray[np.float64]] = {}
         runs = [(chunk, which) for chunk, current in enumerate(self.currents) for which in self._runs(current)]
@@ -123,7 +123,7 @@ def isolated(
     data: Dataset,
     config: Config,
     wanted: Wanted,
-    metric: Metric,
+    class_output: str | None,
     *,
     uneven: bool = True,
     score: Callable[[LayerJob], list[Score]] | None = None,
@@ -138,7 +138,7 @@ def isolated(
         data: calibration data.
         config: T, v0 and how thresholds are fitted.
         wanted: the candidates of each layer to score.
-        metric: how outputs are compared.
+        class_output: name of the output with class scores, None if there is none.
         uneven: disturb the neurons as uneven arrival would.
         score: what scores a layer; None: alone, the other layers as in the ANN.
         executor: what runs the layers; None: one after the other, here.
@@ -162,7 +162,7 @@ def isolated(
                 done(name, scores)
 
     run = score or LayerJob.scores
-    for job in _jobs(graph, analysis, data, config, wanted, metric, uneven):
+    for job in _jobs(graph, analysis, data, config, wanted, class_output, uneven):
         if executor is None:
             scores = run(job)
             if done is not None:
@@ -179,7 +179,7 @@ def _jobs(
     data: Dataset,
     config: Config,
     wanted: Wanted,
-    metric: Metric,
+    class_output: str | None,
     uneven: bool,
 ) -> Iterator[LayerJob]:
     """Walk through the ANN and yield a job for each layer that has candidates."""
@@ -196,7 +196,7 @@ def _jobs(
         suffix = Suffix(graph, site, cut, neurons, analysis.batched)
         fan_out = FanOut(graph, analysis, site, currents[0].shape[1:])
         inputs, count = walk.inputs(cut), config.timesteps // config.period
-        yield LayerJob(site, suffix, fan_out, folds, neurons, currents, inputs, outputs, metric, count)
+        yield LayerJob(site, suffix, fan_out, folds, neurons, currents, inputs, outputs, class_output, count)
 
 
 def fit(

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from snncc.allocation.cache import Cache
-from snncc.allocation.metric import Distance, Metric
+from snncc.allocation.metric import Distance
 from snncc.allocation.result import Assignment, Measurement
 from snncc.config import Config
 from snncc.data import Dataset
@@ -24,10 +24,12 @@ from snncc.sequences import run_ann
 class Simulations:
     """Measures choices on the calibration set; what the cache knows isn't measured again."""
 
-    def __init__(self, loaded: LoadedModel, data: Dataset, config: Config, metric: Metric, cache: Cache) -> None:
+    def __init__(
+        self, loaded: LoadedModel, data: Dataset, config: Config, class_output: str | None, cache: Cache
+    ) -> None:
         # Fitting the weights takes longer than all the rest and changes little in which choice is the better one.
         self._loaded, self._data, self._config = loaded, data, replace(config, weight_calibration=False)
-        self._metric, self._cache = metric, cache
+        self._class_output, self._cache = class_output, cache
         self._expected: list[dict[str, Array]] | None = None
 
     def measure(self, assignment: Assignment, layers: Sequence[str]) -> Measurement:
@@ -56,7 +58,7 @@ class Simulations:
         )
         simulator = network.simulator()
         meter = Meter(network.sized(self._data), self._config.timesteps)
-        distance = Distance(self._metric, 1)
+        distance = Distance(self._class_output, 1)
         batches = in_batches(self._data, self._config.batch_size)
         for batch, expected in zip(batches, self._ann_outputs(), strict=True):
             simulation = simulator.run(batch)

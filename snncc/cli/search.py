@@ -15,7 +15,7 @@ from snncc.allocation.file import read, to_dict, write
 from snncc.allocation.over_time import search_timesteps
 from snncc.allocation.plot import check_plot, plot
 from snncc.allocation.result import COSTS, Budget, SearchResult, UnmetError
-from snncc.allocation.run import METHODS, METRICS, SENSITIVITIES, SIMULATE, search
+from snncc.allocation.run import METHODS, SENSITIVITIES, SIMULATE, search
 from snncc.cli.files import check_output, open_data
 from snncc.cli.options import (
     SETTINGS,
@@ -151,13 +151,6 @@ def read_budget(options: Mapping[str, float | None], cost: str | None) -> Budget
     show_default=True,
     help="One layer spikes, with currents that arrive unevenly or evenly (isolated); or all do (in-context, slow).",
 )
-@click.option(
-    "--metric",
-    type=click.Choice(METRICS),
-    default="squared",
-    show_default=True,
-    help="What tells how far outputs are off: their squared error, or the divergence of class probabilities.",
-)
 @budget_options
 @click.option(
     "--simulate",
@@ -188,7 +181,6 @@ def search_command(
     per_layer: bool,
     method: str,
     sensitivity: str,
-    metric: str,
     wanted: Budget | None,
     simulate: int,
     plot_file: str | None,
@@ -222,7 +214,6 @@ def search_command(
         options: dict[str, Any] = {
             "method": method,
             "sensitivity": sensitivity,
-            "metric": metric,
             "simulate": simulate,
             "cache": not no_cache,
         }

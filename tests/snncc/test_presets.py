@@ -51,7 +51,6 @@ def test_presets_that_search_use_what_the_search_found(name: str, method: str) -
         config=snncc.Config(**{**chosen.options, "timesteps": 4, "max_burst": 2}),
         method=method,
         sensitivity=chosen.sensitivity,
-        metric=chosen.metric,
         budget=chosen.budget,
     )
     expected = {name: tuple(candidate) for name, candidate in found.assignment.items()}

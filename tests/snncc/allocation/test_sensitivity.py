@@ -16,7 +16,6 @@ from small_networks import NETWORKS, inputs_of, parse, run
 import snncc
 from snncc.allocation.candidates import Candidate
 from snncc.allocation.in_context import InContext
-from snncc.allocation.metric import Metric
 from snncc.allocation.sensitivity import Score, isolated
 from snncc.analysis import NeuronSite
 from snncc.config import Config
@@ -38,7 +37,7 @@ def scored(
     model: onnx.ModelProto,
     feeds: dict[str, np.ndarray],
     config: Config,
-    metric: Metric | None = None,
+    class_output: str | None = None,
     **options: object,
 ) -> tuple[dict[str, list[Score]], onnx.ModelProto, list[NeuronSite]]:
     ctx = Context(config)
@@ -48,7 +47,7 @@ def scored(
     wanted = {site.node: CANDIDATES for site in ctx.analysis.neurons}
     data = load(feeds, input_specs(model))
     options = {"uneven": False, **options}
-    isolated(graph, ctx.analysis, data, config, wanted, metric or Metric(), done=found.__setitem__, **options)  # type: ignore[arg-type]
+    isolated(graph, ctx.analysis, data, config, wanted, class_output, done=found.__setitem__, **options)  # type: ignore[arg-type]
     return found, exported, ctx.analysis.neurons
 
 
@@ -124,7 +123,7 @@ def test_loss_of_classes_is_the_symmetric_divergence() -> None:
     model = small_model()
     feeds = {"image": 2 * np.random.default_rng(1).standard_normal((40, *SHAPE)).astype(np.float32)}
     config = Config(timesteps=2, neuron="burst")
-    found, ann, sites = scored(model, feeds, config, metric=Metric("logits", kl=True))
+    found, ann, sites = scored(model, feeds, config, class_output="logits")
     site = sites[1]
     current = values_of(ann, feeds, site.input)
     for candidate, score in zip(CANDIDATES, found[site.node], strict=True):
@@ -211,16 +210,14 @@ def test_uneven_arrival_disturbs_all_layers_but_the_first() -> None:
     model = small_model()
     feeds = {"image": 2 * np.random.default_rng(1).standard_normal((40, *SHAPE)).astype(np.float32)}
     config = Config(timesteps=4, neuron="burst")
-    even, _, sites = scored(model, feeds, config, metric=Metric("logits", kl=True))
-    uneven, _, _ = scored(model, feeds, config, metric=Metric("logits", kl=True), uneven=True)
+    even, _, sites = scored(model, feeds, config, class_output="logits")
+    uneven, _, _ = scored(model, feeds, config, class_output="logits", uneven=True)
     assert uneven[sites[0].node] == even[sites[0].node]
     for site in sites[1:]:
         assert uneven[site.node][1].loss > 1.2 * even[site.node][1].loss
     # There is nothing to arrive unevenly in a single timestep.
-    single, _, _ = scored(
-        model, feeds, Config(timesteps=1, neuron="burst"), metric=Metric("logits", kl=True), uneven=True
-    )
-    assert single == scored(model, feeds, Config(timesteps=1, neuron="burst"), metric=Metric("logits", kl=True))[0]
+    single, _, _ = scored(model, feeds, Config(timesteps=1, neuron="burst"), class_output="logits", uneven=True)
+    assert single == scored(model, feeds, Config(timesteps=1, neuron="burst"), class_output="logits")[0]
 
 
 def test_signed_neurons_are_scored_by_their_closed_form_on_both_sides_of_zero() -> None:
