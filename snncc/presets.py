@@ -114,10 +114,10 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "bs+bsr with sensitivity spike compression: τ per layer, r = 1", _PAPER, "bsr+ssc", "in-context"
         ),
         "best": Preset(
-            "ours: ψ and τ per layer at once for nine tenths of the spikes, the best of what was simulated",
+            "ours: ψ and τ per layer at once, the best of what was simulated, and calibrated weights",
+            {"weight_calibration": True},
             method="joint",
             sensitivity="uneven",
-            budget=Budget("relative", 0.9),
         ),
     }
 )
