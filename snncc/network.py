@@ -21,7 +21,7 @@ from snncc.context import Context
 from snncc.data import Dataset, InputSpec
 from snncc.data import load as load_data
 from snncc.errors import ArtifactError, UsageError
-from snncc.graph import export_model, first_line, import_graph, infer_shapes, shape_of
+from snncc.graph import DOMAIN, FLOAT_OF, export_model, first_line, import_graph, infer_shapes, shape_of
 from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
 from snncc.passes.analyse import analyse
@@ -261,6 +261,8 @@ def compile(
         UsageError: the assignment names a layer that isn't there, or is out of range.
     """
     config, hook, loaded = config or Config(), hook or Hook(), read_ann(model)
+    if config.weights == "int8" and calibration is None:
+        raise UsageError("8-bit weights need the range of the currents: give calibration data (--calib)")
     data: Dataset | None = None
     if calibration is not None:
         specs = input_specs(loaded.model)
@@ -273,7 +275,7 @@ def compile(
         return _converted(loaded, ctx, hook, progress)
 
     network, graph, ctx = convert_with(config.weight_calibration)
-    if data is None or all(c.weight is None for c in ctx.corrections.values()):
+    if data is None or not config.weight_calibration or all(c.weight is None for c in ctx.corrections.values()):
         return network
     plain, _, _ = convert_with(False)
     better = is_better(network.model, plain.model, loaded.model, data, graph, config.batch_size)
@@ -288,6 +290,10 @@ def _converted(
     _check_assignment(ctx)
     account = _account(graph, ctx)
     hook.run(convert(progress), graph, ctx)
+    if ctx.config.weights != "float32":
+        account["float_layers"] = dict(ctx.float_layers)
+        nodes = [*graph.nodes, *(node for sub in graph.subgraphs(recursive=True) for node in sub.nodes)]
+        account["int8_layers"] = sum(node.domain == DOMAIN and node.op in FLOAT_OF for node in nodes)
     record = _record(loaded, ctx, account)
     metadata = {p.key: p.value for p in loaded.model.metadata_props}
     return SpikingNetwork(build(graph, record, metadata), record), graph, ctx
