@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,12 @@ class BufferPool:
             buffer = self._free.pop(min(fitting, key=lambda i: self._free[i].size))
         return buffer[:size].reshape(shape)
 
-    def give(self, array: NDArray[np.float32]) -> None:
+    def take_bytes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return an array of bytes with anything in it, which `give` takes back like the others."""
+        size = math.prod(shape)
+        return self.take((-(-size // 4),)).view(np.uint8)[:size].reshape(shape)
+
+    def give(self, array: NDArray[Any]) -> None:
         """Take an array back that nobody will look at again; what `take` didn't hand out is left to the system."""
         base = array
         while isinstance(base.base, np.ndarray):

@@ -7,26 +7,19 @@ currents are added as Add does it, and the neuron then goes on as in `snncc.runt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snncc.neurons.compiled import compiled
-from snncc.runtime.int8_conv import Coded
+from snncc.neurons.response import flat
+from snncc.runtime.int8_conv import Coded, Parallel, alone
 from snncc.runtime.parameters import NeuronParameters
 
 Floats = NDArray[np.float32]
-_BLOCK = 2048
-"""Elements that are simulated together over all timesteps."""
-Parallel = Callable[[Callable[[int, int], None], int], None]
-"""Runs work on parts (start, stop) of so many items, side by side or not."""
-
-
-def alone(work: Callable[[int, int], None], items: int) -> None:
-    """Run work on all items at once: a `Parallel` for one thread."""
-    work(0, items)
+_BLOCK = 1024
+"""Elements, or the channels if these are more, that are simulated together over all timesteps: whole pixels."""
 
 
 class CodedNeurons:
@@ -36,9 +29,15 @@ class CodedNeurons:
         self.parameters = parameters
         self.theta = np.ascontiguousarray(np.broadcast_to(parameters.theta.reshape(-1), (channels,)), np.float32)
         self.offset = 0 if parameters.op == "BurstIF" else parameters.max_burst
-        zeros = np.zeros(channels, np.float32)
-        self._plain = (np.ones(channels, np.float32), zeros, zeros)
+        self.channels, self._pixels = channels, max(1, _BLOCK // channels)
+        self._block = np.tile(self.theta, self._pixels)
+        self._none = np.zeros(channels, np.float32)
         self._zero = np.full(channels, self.offset, np.float32)
+        self._plain = self._coding(np.ones(channels, np.float32), self._none, self._none)
+
+    def _coding(self, step: Floats, zero: Floats, shift: Floats) -> Floats:
+        """Return step, zero and shift for each element of a block, [3, E]."""
+        return np.tile(np.stack([step, zero, shift]), (1, self._pixels))
 
     @staticmethod
     def fits(parameters: NeuronParameters, shape: tuple[int, ...], channel_axis: int) -> bool:
@@ -49,7 +48,8 @@ class CodedNeurons:
 
     def coded(self, values: NDArray[np.uint8]) -> Coded:
         """Return counts, [T, N, ..., C], as a tensor."""
-        return Coded(values, self.theta, self._zero, self._plain[1])
+        most = self.offset + self.parameters.max_burst
+        return Coded(values, self.theta, self._zero, self._none, most)
 
     def fire(
         self, terms: list[Coded | Floats], counts: NDArray[np.uint8], parallel: Parallel = alone
@@ -64,27 +64,27 @@ class CodedNeurons:
         Returns:
             Number of spikes of each element over time and samples, float64 [C, ...].
         """
-        (values, *first), (others, *second) = (self._term(t) for t in (terms[0], terms[-1]))
-        out = _flat(counts)
-        emitted = np.zeros(out.shape[2:], np.int32)
-        p, two = self.parameters, len(terms) == 2
+        (values, first), (others, second) = self._term(terms[0]), self._term(terms[-1])
+        out = flat(counts, 2)
+        emitted = np.zeros(out.shape[2], np.int32)
+        p, operands = self.parameters, (values, first, others, second, len(terms) == 2)
         bounds = (p.v_init, np.float32(p.max_burst))
 
         def work(start: int, stop: int) -> None:
-            operands = (values, *first, others, *second, two, start, stop, self.theta)
+            begin, end = start * self.channels, stop * self.channels
             if p.op == "BurstIF":
-                _burst(*operands, *bounds, out, emitted)
+                _burst(*operands, begin, end, self._block, *bounds, out, emitted)
             else:
-                _signed(*operands, p.upper, *bounds, out, emitted)
+                _signed(*operands, begin, end, self._block, p.upper, *bounds, out, emitted)
 
-        parallel(work, out.shape[2])
+        parallel(work, out.shape[2] // self.channels)
         spatial, channels = counts.shape[2:-1], counts.shape[-1]
         return np.moveaxis(emitted.reshape(*spatial, channels), -1, 0).astype(np.float64)
 
-    def _term(self, term: Coded | Floats) -> tuple[NDArray[Any], Floats, Floats, Floats]:
+    def _term(self, term: Coded | Floats) -> tuple[NDArray[Any], Floats]:
         if isinstance(term, Coded):
-            return _flat(term.values), term.step, term.zero, term.shift
-        return (_flat(term), *self._plain)
+            return flat(term.values, 2), self._coding(term.step, term.zero, term.shift)
+        return flat(term, 2), self._plain
 
 
 def decode(coded: Coded, out: Floats) -> None:
@@ -111,8 +111,8 @@ def channels_last(values: Floats) -> Floats:
 
 
 def pool(
-    coded: Coded, kernel: tuple[int, int], strides: tuple[int, int], pads: tuple[int, int], out: NDArray[np.uint8]
-) -> None:
+    coded: Coded, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...], out: NDArray[np.uint8]
+) -> NDArray[np.float64]:
     """MaxPool of the spikes so far, as what it gains at each timestep; see `snncc.runtime.increments`.
 
     Args:
@@ -121,13 +121,14 @@ def pool(
         strides: its steps.
         pads: padding before the first row and column.
         out: filled with counts that have the same offset, [T, N, H, W, C].
+
+    Returns:
+        Sum of what it passed on over time and samples, absolute, float64 [C, H, W].
     """
-    _pool(coded.values, np.int32(coded.zero[0]), *kernel, *strides, *pads, out)
-
-
-def _flat(values: NDArray[Any]) -> NDArray[Any]:
-    timesteps, samples, channels = values.shape[0], values.shape[1], values.shape[-1]
-    return np.ascontiguousarray(values).reshape(timesteps, samples, math.prod(values.shape[2:-1]), channels)
+    passed = np.zeros(out.shape[2:], np.int32)
+    (high, wide), (down, right), (top, left) = kernel, strides, pads
+    _pool(coded.values, np.int32(coded.zero[0]), high, wide, down, right, top, left, out, passed)
+    return np.moveaxis(np.asarray(passed * coded.step, np.float64), -1, 0)
 
 
 @compiled
@@ -141,16 +142,15 @@ def _decode(values: NDArray[np.uint8], step: Floats, zero: Floats, shift: Floats
                     out[row, c, p] = (np.float32(values[row, p, c]) - zero[c]) * step[c] + shift[c]
 
 
+# Loops over few arrays each: of more, the compiler can't tell that none overlaps another, and uses no vectors.
+
+
 @compiled
 def _burst(
     one: NDArray[Any],
-    step_1: Floats,
-    zero_1: Floats,
-    shift_1: Floats,
+    first: Floats,
     two: NDArray[Any],
-    step_2: Floats,
-    zero_2: Floats,
-    shift_2: Floats,
+    second: Floats,
     both: bool,
     begin: int,
     end: int,
@@ -160,50 +160,45 @@ def _burst(
     counts: NDArray[np.uint8],
     emitted: NDArray[np.int32],
 ) -> None:
-    timesteps, samples, _, channels = counts.shape
-    together, none = max(1, _BLOCK // channels), np.float32(0)
-    v_mem, fired = np.empty((together, channels), np.float32), np.empty((together, channels), np.float32)
-    current = np.empty(channels, np.float32)
+    timesteps, samples, _ = counts.shape
+    none, together = np.float32(0), len(theta)
+    v_mem, fired = np.empty(together, np.float32), np.empty(together, np.float32)
+    current, k = np.empty(together, np.float32), np.empty(together, np.float32)
+    step_1, zero_1, shift_1, step_2, zero_2, shift_2 = first[0], first[1], first[2], second[0], second[1], second[2]
     for n in range(samples):
         for start in range(begin, end, together):
             size = min(together, end - start)
-            for p in range(size):
-                for c in range(channels):
-                    v_mem[p, c], fired[p, c] = v_init * theta[c], none
+            for i in range(size):
+                v_mem[i] = v_init * theta[i]
+                fired[i] = none
             for t in range(timesteps):
-                for p in range(size):
-                    a, out = one[min(t, len(one) - 1), n, start + p], counts[t, n, start + p]
-                    v, f = v_mem[p], fired[p]
-                    if both:
-                        b = two[min(t, len(two) - 1), n, start + p]
-                        for c in range(channels):
-                            x = (np.float32(a[c]) - zero_1[c]) * step_1[c] + shift_1[c]
-                            current[c] = x + ((np.float32(b[c]) - zero_2[c]) * step_2[c] + shift_2[c])
-                    else:
-                        for c in range(channels):
-                            current[c] = (np.float32(a[c]) - zero_1[c]) * step_1[c] + shift_1[c]
-                    for c in range(channels):
-                        u = v[c] + current[c]
-                        k = min(max(np.floor(u / theta[c]), none), max_burst)
-                        f[c] += k
-                        v[c] = u - theta[c] * k
-                        out[c] = np.uint8(np.int32(k))
-            for p in range(size):
-                total = emitted[start + p]
-                for c in range(channels):
-                    total[c] += np.int32(fired[p, c])
+                a, out = one[min(t, len(one) - 1), n, start : start + size], counts[t, n, start : start + size]
+                for i in range(size):
+                    current[i] = (np.float32(a[i]) - zero_1[i]) * step_1[i] + shift_1[i]
+                if both:
+                    b = two[min(t, len(two) - 1), n, start : start + size]
+                    for i in range(size):
+                        current[i] += (np.float32(b[i]) - zero_2[i]) * step_2[i] + shift_2[i]
+                for i in range(size):
+                    u = v_mem[i] + current[i]
+                    fire = min(max(np.floor(u / theta[i]), none), max_burst)
+                    v_mem[i] = u - theta[i] * fire
+                    k[i] = fire
+                for i in range(size):
+                    fired[i] += k[i]
+                for i in range(size):
+                    out[i] = np.uint8(np.int32(k[i]))
+            total = emitted[start : start + size]
+            for i in range(size):
+                total[i] += np.int32(fired[i])
 
 
 @compiled
 def _signed(
     one: NDArray[Any],
-    step_1: Floats,
-    zero_1: Floats,
-    shift_1: Floats,
+    first: Floats,
     two: NDArray[Any],
-    step_2: Floats,
-    zero_2: Floats,
-    shift_2: Floats,
+    second: Floats,
     both: bool,
     begin: int,
     end: int,
@@ -214,41 +209,42 @@ def _signed(
     counts: NDArray[np.uint8],
     emitted: NDArray[np.int32],
 ) -> None:
-    timesteps, samples, _, channels = counts.shape
-    together, none = max(1, _BLOCK // channels), np.float32(0)
-    net, sums = np.empty((together, channels), np.float32), np.empty((together, channels), np.float32)
-    fired, current = np.empty((together, channels), np.float32), np.empty(channels, np.float32)
+    timesteps, samples, _ = counts.shape
+    none, together = np.float32(0), len(theta)
+    net, sums, fired = np.empty(together, np.float32), np.empty(together, np.float32), np.empty(together, np.float32)
+    current, k = np.empty(together, np.float32), np.empty(together, np.float32)
+    step_1, zero_1, shift_1, step_2, zero_2, shift_2 = first[0], first[1], first[2], second[0], second[1], second[2]
     for n in range(samples):
         for start in range(begin, end, together):
             size = min(together, end - start)
-            for p in range(size):
-                for c in range(channels):
-                    net[p, c], sums[p, c], fired[p, c] = none, none, none
+            for i in range(size):
+                net[i] = none
+                sums[i] = none
+                fired[i] = none
             for t in range(timesteps):
+                a, out = one[min(t, len(one) - 1), n, start : start + size], counts[t, n, start : start + size]
+                for i in range(size):
+                    current[i] = (np.float32(a[i]) - zero_1[i]) * step_1[i] + shift_1[i]
+                if both:
+                    b = two[min(t, len(two) - 1), n, start : start + size]
+                    for i in range(size):
+                        current[i] += (np.float32(b[i]) - zero_2[i]) * step_2[i] + shift_2[i]
                 most = upper * np.float32(t + 1)
-                for p in range(size):
-                    a, out = one[min(t, len(one) - 1), n, start + p], counts[t, n, start + p]
-                    so_far, total, f = net[p], sums[p], fired[p]
-                    if both:
-                        b = two[min(t, len(two) - 1), n, start + p]
-                        for c in range(channels):
-                            x = (np.float32(a[c]) - zero_1[c]) * step_1[c] + shift_1[c]
-                            current[c] = x + ((np.float32(b[c]) - zero_2[c]) * step_2[c] + shift_2[c])
-                    else:
-                        for c in range(channels):
-                            current[c] = (np.float32(a[c]) - zero_1[c]) * step_1[c] + shift_1[c]
-                    for c in range(channels):
-                        total[c] += current[c]
-                        aim = min(max(total[c], none), most)
-                        k = np.floor(aim / theta[c] + v_init) - so_far[c]
-                        k = min(max(k, -max_burst), max_burst)
-                        so_far[c] += k
-                        f[c] += abs(k)
-                        out[c] = np.uint8(np.int32(k + max_burst))
-            for p in range(size):
-                spikes = emitted[start + p]
-                for c in range(channels):
-                    spikes[c] += np.int32(fired[p, c])
+                for i in range(size):
+                    sums[i] += current[i]
+                    current[i] = min(max(sums[i], none), most)
+                for i in range(size):
+                    fire = np.floor(current[i] / theta[i] + v_init) - net[i]
+                    fire = min(max(fire, -max_burst), max_burst)
+                    net[i] += fire
+                    k[i] = fire
+                for i in range(size):
+                    fired[i] += abs(k[i])
+                for i in range(size):
+                    out[i] = np.uint8(np.int32(k[i] + max_burst))
+            total = emitted[start : start + size]
+            for i in range(size):
+                total[i] += np.int32(fired[i])
 
 
 @compiled
@@ -262,6 +258,7 @@ def _pool(
     top: int,
     left: int,
     out: NDArray[np.uint8],
+    passed: NDArray[np.int32],
 ) -> None:
     timesteps, samples, height, width, channels = counts.shape
     rows, columns = out.shape[2], out.shape[3]
@@ -284,7 +281,8 @@ def _pool(
                             sums = total[i, j]
                             for c in range(channels):
                                 largest[c] = max(largest[c], sums[c])
-                    earlier, target = before[y, x], out[t, n, y, x]
+                    earlier, target, total_passed = before[y, x], out[t, n, y, x], passed[y, x]
                     for c in range(channels):
+                        total_passed[c] += abs(largest[c] - earlier[c])
                         target[c] = np.uint8(largest[c] - earlier[c] + offset)
                         earlier[c] = largest[c]

@@ -8,9 +8,10 @@ cache, several chunks side by side; what is static is computed once, and so is w
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -19,18 +20,26 @@ from numpy.typing import NDArray
 from snncc.analysis import Analysis, Domain, Form
 from snncc.passes.analyse import analyse
 from snncc.runtime.buffers import BufferPool
+from snncc.runtime.coded_plan import coded_plan
+from snncc.runtime.coded_run import CodedRunner
 from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.increments import absolute_sum, increments
+from snncc.runtime.int8_conv import Coded, Parallel, alone
 from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.readout import Readout
 from snncc.runtime.reference import Simulation
-from snncc.runtime.segments import Segment, SegmentRunner, is_pool_over_time, plan, reads, single
+from snncc.runtime.segments import Segment, SegmentRunner, Step, is_pool_over_time, plan, reads, single
 from snncc.runtime.session import Array
 from snncc.runtime.threads import available_cores
 
 _SAMPLES = 8
 """Samples of a chunk."""
+
+_PARTS = 4
+"""Parts that a layer is cut into for each thread: on a busy machine one is soon done and another isn't."""
+_LEAST = 48
+"""Least items of a part, and what their number is a multiple of: whole tiles of `snncc.runtime.int8_tile`."""
 
 
 class FusedExecutor:
@@ -57,39 +66,66 @@ class FusedExecutor:
             raise ValueError("this network needs another executor")
         self.outputs = [t.name for t in graph.outputs]
         self._neurons = {site.node for site in self.analysis.neurons}
+        self._coded = coded_plan(graph, self.analysis)
         steps = plan(graph, self.analysis, self._is_break)
-        self._steps = [s for s in steps if not (isinstance(s, Segment) and s.domain is Domain.READOUT)]
+        self._steps = [s for s in steps if not self._is_elsewhere(s)]
         self._fused = {n.name: FusedNeurons(NeuronParameters.of(n)) for n in graph.nodes if n.name in self._neurons}
         self._readout = Readout(graph, self.analysis)
         self._leaving = set(self._readout.temporal)
         self._leaving |= {n for n in self.outputs if self.analysis.tensors.get(n) is Domain.TEMPORAL}
-        self._reads = {id(step): reads(step) for step in self._steps}
+        self._reads = {id(step): self._read_by(step) for step in self._steps}
         self._readers = collections.Counter(name for names in self._reads.values() for name in names)
         self._kept = self._leaving | set(self._readout.static) | set(self.outputs) | {t.name for t in graph.inputs}
         # Outputs that samples share are those of the whole batch.
         self._splits = not self.analysis.readout_blockers and self.analysis.batched.issuperset(self.outputs)
         self._buffers = BufferPool()
+        self._on_codes = CodedRunner(self._coded, timesteps, self._buffers)
         self._pool = ThreadPoolExecutor(self.threads, "snncc-fused")
         self._opened: dict[int, dict[int, SegmentRunner]] = {}
 
     def _is_break(self, node: gs.Node) -> bool:
-        return node.name in self._neurons or is_pool_over_time(node, self.analysis)
+        coded = node.name in self._coded.layers or node.name in self._coded.sums
+        return coded or node.name in self._neurons or is_pool_over_time(node, self.analysis)
+
+    def _read_by(self, step: Step) -> list[str]:
+        terms = () if isinstance(step, Segment) else self._coded.terms.get(step.name, ())
+        return list(dict.fromkeys(terms)) or reads(step)
+
+    def _is_elsewhere(self, step: Step) -> bool:
+        """Whether a step is no step of its own: the readout, or a sum that the neuron behind it makes."""
+        if isinstance(step, Segment):
+            return step.domain is Domain.READOUT
+        return step.name in self._coded.sums
+
+    def _runs_alone(self, step: Step) -> bool:
+        """Whether a step needs no ONNX Runtime."""
+        if isinstance(step, Segment):
+            return False
+        coded = self._coded
+        return step.name in self._neurons or step.name in coded.layers or step.name in coded.pools
 
     def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> Simulation:
         """Run one batch; see `ReferenceSimulator.run`."""
         samples = len(next(iter(feeds.values())))
         size = min(_SAMPLES, -(-samples // self.threads)) if self._splits else samples
         chunks = [{k: v[start : start + size] for k, v in feeds.items()} for start in range(0, samples, size)]
-        alone = len(chunks) == 1
-        runners = self._runners(self.threads if alone else 1)
-        work = [_Chunk(self, chunk, runners, trace) for chunk in chunks]
-        parts = [work[0].run()] if alone else list(self._pool.map(_Chunk.run, work))
+        single_chunk = len(chunks) == 1
+        runners = self._runners(self.threads if single_chunk else 1)
+        parallel = self._parallel if single_chunk else alone
+        work = [_Chunk(self, chunk, runners, trace, parallel) for chunk in chunks]
+        parts = [work[0].run()] if single_chunk else list(self._pool.map(_Chunk.run, work))
         return _joined(parts, samples)
+
+    def _parallel(self, work: Callable[[int, int], None], items: int) -> None:
+        """Run work on parts of the items, side by side; not from within the pool."""
+        size = max(_LEAST, -(-items // (self.threads * _PARTS)))
+        starts = range(0, items, -(-size // _LEAST) * _LEAST)
+        list(self._pool.map(work, starts, [min(start + starts.step, items) for start in starts]))
 
     def _runners(self, threads: int) -> dict[int, SegmentRunner]:
         """Return what runs the steps that are no neurons, by their identity; opened with the first batch."""
         if threads not in self._opened:
-            steps = [s for s in self._steps if isinstance(s, Segment) or s.name not in self._neurons]
+            steps = [s for s in self._steps if not self._runs_alone(s)]
             self._opened[threads] = {
                 id(step): SegmentRunner(
                     self.graph,
@@ -116,7 +152,8 @@ class _Chunk:
     feeds: dict[str, Array]
     runners: Mapping[int, SegmentRunner]
     trace: bool
-    values: dict[str, Array] = field(default_factory=dict)
+    parallel: Parallel
+    values: dict[str, Any] = field(default_factory=dict)
     result: Simulation = field(default_factory=lambda: Simulation({}))
 
     def run(self) -> Simulation:
@@ -126,8 +163,14 @@ class _Chunk:
         for step in owner._steps:
             if isinstance(step, Segment):
                 self._run_segment(step)
+            elif step.name in owner._coded.neurons:
+                self._run_coded_neuron(step)
             elif step.name in owner._neurons:
                 self._run_neuron(step, left)
+            elif step.name in owner._coded.layers:
+                self._run_layer(step)
+            elif step.name in owner._coded.pools:
+                self._run_coded_pool(step)
             else:
                 self._run_pool(step)
             for name in owner._reads[id(step)]:
@@ -142,6 +185,7 @@ class _Chunk:
 
     def _in_form(self, name: str, form: Form) -> Array:
         value = self.values[name]
+        value = self.executor._on_codes.dense(value) if isinstance(value, Coded) else value
         if not self._is_temporal(name) or not self.executor.analysis.needs_conversion(name, form, value.dtype):
             return value
         return running_mean(value) if form is Form.MEAN else gains(value)
@@ -168,6 +212,25 @@ class _Chunk:
         if mine:
             del self.values[source]
 
+    def _run_coded_neuron(self, node: gs.Node) -> None:
+        terms = []
+        for name in self.executor._coded.terms[node.name]:
+            value = self.values[name]
+            if not isinstance(value, Coded):
+                value = self._in_form(name, Form.STEP)
+                value = value if self._is_temporal(name) else value[None]
+            terms.append(value)
+        coded, spikes = self.executor._on_codes.neurons(node.name, terms, self.parallel)
+        self.values[node.outputs[0].name], self.result.spikes[node.name] = coded, spikes
+
+    def _run_layer(self, node: gs.Node) -> None:
+        source = self.values[node.inputs[0].name]
+        self.values[node.outputs[0].name] = self.executor._on_codes.layer(node.name, source, self.parallel)
+
+    def _run_coded_pool(self, node: gs.Node) -> None:
+        coded, passed = self.executor._on_codes.pool(node.name, self.values[node.inputs[0].name])
+        self.values[node.outputs[0].name], self.result.increments[node.name] = coded, passed
+
     def _run_pool(self, node: gs.Node) -> None:
         owner, source, target = self.executor, node.inputs[0].name, node.outputs[0].name
         runner = self.runners[id(node)]
@@ -181,8 +244,9 @@ class _Chunk:
 
     def _drop(self, name: str) -> None:
         value = self.values.pop(name, None)
-        if value is not None and self._is_temporal(name) and value.dtype == np.float32:
-            self.executor._buffers.give(value)
+        array = value.values if isinstance(value, Coded) else value
+        if array is not None and self._is_temporal(name) and (array.dtype == np.float32 or array is not value):
+            self.executor._buffers.give(array)
 
     def _finish(self) -> None:
         """Run the readout on the means over time; with a trace, on those after each timestep too."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,15 @@ from snncc.graph import INT8_CONV, constant
 
 _LEAST = np.iinfo(np.int16).max
 _CHANNELS, _TOGETHER = 16, 4  # those of int8_tile, which isn't imported where it can't run
+
+
+Parallel = Callable[[Callable[[int, int], None], int], None]
+"""Runs work on parts (start, stop) of so many items, side by side or not."""
+
+
+def alone(work: Callable[[int, int], None], items: int) -> None:
+    """Run work on all items at once: a `Parallel` for one thread."""
+    work(0, items)
 
 
 @functools.cache
@@ -41,12 +51,14 @@ class Coded:
         step: float32 [C]; the value is step·(code - zero) + shift.
         zero: float32 [C].
         shift: float32 [C].
+        most: no code is larger.
     """
 
     values: NDArray[np.uint8]
     step: NDArray[np.float32]
     zero: NDArray[np.float32]
     shift: NDArray[np.float32]
+    most: int = 255
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,20 +115,28 @@ class Int8Layer:
         inner[..., self.channels :] = 0  # their weights are zero
         inner[..., : self.channels] = counts
 
-    def run(self, padded: NDArray[np.uint8], out: NDArray[np.uint8], most: int) -> None:
+    def run(
+        self, padded: NDArray[np.uint8], out: NDArray[np.uint8], most: int, parallel: Parallel | None = None
+    ) -> None:
         """Compute the codes of the output.
 
         Args:
             padded: counts plus `offset`, uint8 [B, *padded_shape], contiguous.
             out: filled, uint8 [B, H, W, C], contiguous.
-            most: largest value in `padded`.
+            most: no value in `padded` is larger.
+            parallel: runs parts of the pixels; None: all at once.
         """
         from snncc.runtime.int8_tile import convolve
 
         pixels, steps = self._window(padded.shape, out.shape)
         run = max(1, _LEAST // (2 * 127 * max(most, 1)))
-        flat = out.reshape(-1, self.features)
-        convolve(padded.reshape(-1), pixels, steps, self._weights, run, self._bias, self._scale, self._middle, flat)
+        source, flat = padded.reshape(-1), out.reshape(-1, self.features)
+        parameters = (self._weights, run, self._bias, self._scale, self._middle)
+
+        def work(start: int, stop: int) -> None:
+            convolve(source, pixels[start:stop], steps, *parameters, flat[start:stop])
+
+        (parallel or alone)(work, len(flat))
 
     def _window(self, padded: tuple[int, ...], out: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return where windows begin, and where the inputs of one stand; see `int8_tile`."""

@@ -19,7 +19,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -31,6 +31,7 @@ CHANNELS = 8 * _VECTORS
 TOGETHER = 4
 """Inputs that are multiplied at once for each channel."""
 
+cgutils: Any = _cgutils
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _BYTES, _SHORTS, _INTS = ir.VectorType(ir.IntType(8), 32), ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
 
@@ -114,7 +115,7 @@ class _Tile:
                 b.store(b.load(self.sums[m][k]), target).align = 4
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _tile(typing_context: Any, counts: Any, offsets: Any, steps: Any, weights: Any, run: Any, out: Any) -> Any:
     """Fill out, int32 [PIXELS, CHANNELS], for pixels that begin at `offsets` in counts."""
     signature = types.void(counts, offsets, steps, weights, run, out)
@@ -167,7 +168,7 @@ def _convolve(
         for p in range(0, total, PIXELS):
             for m in range(PIXELS):
                 offsets[m] = pixels[min(p + m, total - 1)]
-            _tile(counts, offsets, steps, packed, run, sums)
+            _tile(counts, offsets, steps, packed, run, sums)  # type: ignore[call-arg]
             for m in range(min(PIXELS, total - p)):
                 target, found = out[p + m, first : first + size], sums[m * CHANNELS : (m + 1) * CHANNELS]
                 for i in range(size):
