@@ -37,7 +37,7 @@ class IntegrateAndFire(nn.Module):
             self.v_threshold = max(self.v_threshold, float(result.max()))
             return result
         v_mem = self._v_mem + current
-        spikes = (v_mem >= self.v_threshold).to(current.dtype) * self.v_threshold
+        spikes: Tensor = (v_mem >= self.v_threshold).to(current.dtype) * self.v_threshold
         self._v_mem = v_mem - spikes
         return spikes
 
@@ -66,10 +66,11 @@ def _stepped(network: nn.Module, reset: Callable[[nn.Module], object], timesteps
         def work() -> Tensor:
             reset(network)
             with torch.inference_mode():
-                total = network(images)
+                total: Tensor = network(images)
                 for _ in range(timesteps - 1):
                     total = total + network(images)
-            return total / timesteps
+            mean: Tensor = total / timesteps
+            return mean
 
         return work
 
