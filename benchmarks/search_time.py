@@ -14,6 +14,7 @@ from environment import signature
 
 import snncc
 from snncc import models
+from snncc.allocation.run import SIMULATE
 
 
 def main() -> None:
@@ -22,7 +23,9 @@ def main() -> None:
     parser.add_argument("--network", choices=models.names(), default="fashion_resnet20")
     parser.add_argument("--images", type=int, default=512, help="calibration images (default: 512)")
     parser.add_argument("--timesteps", type=int, default=8, help="T (default: 8)")
-    parser.add_argument("--simulate", type=int, default=4, help="points of the front to simulate (default: 4)")
+    parser.add_argument(
+        "--simulate", type=int, default=SIMULATE, help=f"points of the front to simulate (default: {SIMULATE})"
+    )
     options = parser.parse_args()
     images = models.calibration_set()[0][: options.images].astype(np.float32)
     config = snncc.Config(timesteps=options.timesteps)

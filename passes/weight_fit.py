@@ -7,8 +7,9 @@ linear regression, which is held at the weights W0 that are there (rows x of pat
     min_W  Σ |y - x·W|² + λ |W - W0|²,      W - W0 = (XᵀX + λI)⁻¹ (XᵀY - XᵀX·W0)
 
 The shift between the means is left to the corrections that follow. XᵀX and XᵀY are added up over a sample
-of the positions. A part of the samples is held back: λ is what lowers the error there most, and where none
-does, the weights stay. Groups of a convolution are regressions of their own, as many as there are groups.
+of the positions. A part of the samples is held back: λ is what lowers the error there most, and where none does, the
+weights stay. On samples that neither has seen the whole network is judged (`snncc.weight_guard`). Groups of a
+convolution are regressions of their own, as many as there are groups.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ ROWS = 1 << 14
 """Positions of a layer's output that the regression sees, over all samples; at least one of each sample."""
 VALUES = 1 << 24
 """Values that these rows hold at most, 64 MB, as long as that leaves one of each sample."""
-HELD_BACK = 4
-"""Every so many samples one is held back."""
+CHOOSE, JUDGE = 4, 8
+"""Every so many samples one is held back to choose λ by, and another one to judge the network by."""
 LARGEST = 4096
 """Most weights of one output channel that are fitted: the equations take the square of it."""
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -208,19 +209,21 @@ def fitted_weight(layout: Layout, rows: Sequence[Rows]) -> NDArray[np.float32] |
         rows: what `Layout.rows` gave for each chunk, in the order of the chunks.
     """
     x, y = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    held = held_back(0, len(x))
-    if not held.any():
+    chooses, judges = held_back(0, len(x))
+    if not chooses.any():
         return None
     part, rest = (
-        Equations.of(x[which].reshape(-1, *x.shape[2:]), y[which].reshape(-1, *y.shape[2:])) for which in (~held, held)
+        Equations.of(x[which].reshape(-1, *x.shape[2:]), y[which].reshape(-1, *y.shape[2:]))
+        for which in (~(chooses | judges), chooses)
     )
     matrix = fit(part, rest, layout.matrix)
     return None if matrix is None else layout.weights(matrix)
 
 
-def held_back(first: int, samples: int) -> NDArray[np.bool_]:
-    """Return which samples are held back, by their number in the calibration set."""
-    return np.asarray((np.arange(first, first + samples) + 1) % HELD_BACK == 0)
+def held_back(first: int, samples: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which samples, by their number in the calibration set, choose λ and which judge the network."""
+    numbers = np.arange(first, first + samples)
+    return numbers % CHOOSE == CHOOSE - 1, numbers % JUDGE == CHOOSE
 
 
 def with_weight(node: gs.Node, weight: NDArray[np.float32]) -> gs.Node:

@@ -107,13 +107,18 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             {**_RANGE, "neuron": "signed", "threshold_method": "max"},
         ),
         "bs": Preset("Bursting Spikes: calibration with bursts", _PAPER),
-        "bs+bsr": Preset("bs with burst-spike reallocation: ψ per layer at the spikes of bs", _PAPER, "bsr"),
-        "bs+bsr+ssc": Preset("bs+bsr with sensitivity spike compression: τ per layer, r = 1", _PAPER, "bsr+ssc"),
+        "bs+bsr": Preset(
+            "bs with burst-spike reallocation: ψ per layer at the spikes of bs", _PAPER, "bsr", "in-context"
+        ),
+        "bs+bsr+ssc": Preset(
+            "bs+bsr with sensitivity spike compression: τ per layer, r = 1", _PAPER, "bsr+ssc", "in-context"
+        ),
         "best": Preset(
-            "ours: ψ and τ per layer at once, the best of what was simulated, and calibrated weights",
+            "ours: ψ and τ per layer at once for four fifths of the spikes, the best of what was simulated",
             {"weight_calibration": True},
             method="joint",
             sensitivity="uneven",
+            budget=Budget("relative", 0.8),
         ),
     }
 )

@@ -1,4 +1,4 @@
-"""Whether a network with calibrated weights is better than one without, on the samples that the fit did not see."""
+"""Whether a network with calibrated weights is better than one without, on samples that no fit has seen."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _batches(data: Dataset, size: int) -> Iterator[tuple[dict[str, NDArray[Any]]
     fixed, first = data.inputs[0].batch, 0
     for batch in data.batches(fixed or size * 4):
         samples = len(next(iter(batch.values())))
-        rows = np.flatnonzero(held_back(first, samples))
+        rows = np.flatnonzero(held_back(first, samples)[1])
         first += samples
         if not len(rows):
             continue

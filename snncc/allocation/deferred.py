@@ -20,8 +20,13 @@ class DeferredSession:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_session": None}
 
+    def load(self, threads: int | None = None) -> Session:
+        """Return the session, made if it isn't there yet, with a thread pool of this size instead of the given one."""
+        if self._session is None:
+            size = self._threads if threads is None else threads
+            self._session = Session(onnx.ModelProto.FromString(self._model), self._what, size)
+        return self._session
+
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the model and return its outputs by name; see `Session.run`."""
-        if self._session is None:
-            self._session = Session(onnx.ModelProto.FromString(self._model), self._what, self._threads)
-        return self._session.run(feeds, outputs)
+        return self.load().run(feeds, outputs)

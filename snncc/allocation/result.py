@@ -259,6 +259,10 @@ class SearchResult:
         if budget.kind in ON_AGREEMENT:
             return self._cheapest(budget).assignment
         if budget.kind == "loss":
+            limit = budget.value * self.measured[0].loss if len(self.measured) > 1 else 0.0
+            good = [m for m in self.measured if m.loss <= limit]
+            if good:
+                return min(good, key=lambda m: m.cost(kind)).assignment
             return self.predict_cheapest(budget.value * self.predicted(self.uniform, kind)[1], kind)
         cost = self.cost_of(budget)
         near = [m for m in self.measured if _NEAR * cost <= m.cost(kind) <= cost * (1 + 1e-9)]

@@ -29,6 +29,7 @@ from snncc.data import Dataset
 from snncc.errors import UsageError
 from snncc.graph import is_missing, outer_inputs
 from snncc.neurons.threshold import UNEVENNESS, ChannelHistogram
+from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry, Frontier
 from snncc.passes.layer_fit import thresholds
 from snncc.passes.layer_sums import by_channel
@@ -83,12 +84,21 @@ class LayerJob:
         distance = Distance(self.class_output, count)
         spikes = np.zeros((count, *self.currents[0].shape[1:]))
         pooled: dict[str, NDArray[np.float64]] = {}
-        for current, inputs, expected in zip(self.currents, self.inputs, self.outputs, strict=True):
-            for which in self._runs(current):
-                found, emitted, levels = suffix.run(current, inputs, which, levels=bool(fan_out.pools))
-                distance.add(expected, found, which)
+        runs = [(chunk, which) for chunk, current in enumerate(self.currents) for which in self._runs(current)]
+
+        def run(number: int) -> tuple[dict[str, Array], Array, dict[str, Array]]:
+            chunk, which = runs[number]
+            found, emitted, levels = suffix.run(
+                self.currents[chunk], self.inputs[chunk], which, levels=bool(fan_out.pools)
+            )
+            return found, emitted, {} if levels is None else fan_out.pooled(levels)
+
+        with ChunkPool(len(runs)) as pool:
+            suffix.prepare(pool.session_threads)
+            for (chunk, which), (found, emitted, passing) in zip(runs, pool.each(run), strict=True):
+                distance.add(self.outputs[chunk], found, which)
                 spikes[which] += emitted
-                for name, passed in {} if levels is None else fan_out.pooled(levels).items():
+                for name, passed in passing.items():
                     pooled.setdefault(name, np.zeros((count, *passed.shape[1:])))[which] += passed
         samples = sum(len(current) for current in self.currents)
         operations = fan_out.operations(spikes / samples, {name: value / samples for name, value in pooled.items()})

@@ -1,12 +1,8 @@
 """The rest of the ANN behind one neuron, with that neuron spiking: all candidates of a layer in one batch.
 
-For a current that is constant over time the closed form gives the neuron's mean output, so no time loop is needed:
-
-    x [N, ...] ── · T/θe [K] ── + v0 ── Floor ── Clip 0..T·ψ [K] ── · θe/T [K] ── [K·N, ...] ── suffix ── outputs
-                                              └── sum over the samples: spikes per neuron [K, ...]
-
-Everything runs in one ONNX Runtime session. What the suffix reads besides the neuron's output is the ANN's, the same
-for every candidate.
+For a current that is constant over time the closed form gives the neuron's mean output, so no time loop is needed
+(`snncc.neurons.candidates`). The outputs of K candidates for N samples run as one batch [K·N, ...] through the suffix;
+what it reads besides is the ANN's, the same for every candidate.
 """
 
 from __future__ import annotations
@@ -18,19 +14,17 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from snncc.allocation.deferred import DeferredSession
 from snncc.analysis import NeuronSite
 from snncc.graph import is_missing, outer_inputs
+from snncc.neurons.candidates import outputs
 from snncc.runtime.segments import submodel
 from snncc.runtime.session import Array
 
 _PREFIX = "snncc.search/"
-CURRENT, SCALE, TOP, STEP, COPIES, NOISE = (
-    f"{_PREFIX}{n}" for n in ("current", "scale", "top", "step", "copies", "noise")
-)
-LEVELS, SPIKES = f"{_PREFIX}levels", f"{_PREFIX}spikes"
+COPIES = f"{_PREFIX}copies"
 
 
 @dataclass(frozen=True)
@@ -119,12 +113,18 @@ class Suffix:
         self._repeated = [t.name for t in cut.inputs if t.name in batched]
         self._inputs = [t.name for t in cut.inputs]
         self.outputs = [t.name for t in cut.outputs]
-        model = submodel(graph, cut.nodes, cut.inputs, cut.outputs)
-        current = next(t for t in graph.tensors().values() if t.name == site.input)
-        _add_neuron(model.graph, site, [int(d) if isinstance(d, int) else None for d in current.shape[1:]], neurons)
+        behind = [t for t in cut.outputs if t.name != site.output]
+        self._behind = [t.name for t in behind]
+        output = next(t for t in graph.tensors().values() if t.name == site.output)
+        model = submodel(graph, cut.nodes, [*cut.inputs, output], behind)
         if self._repeated:
             _repeat_inputs(model.graph, self._repeated)
         self._session = DeferredSession(model, f"the layers behind node '{site.node}'")
+
+    def prepare(self, threads: int) -> None:
+        """Get ready to run in several threads at once, in a session with `threads` of its own."""
+        if self._behind:
+            self._session.load(threads)
 
     def run(
         self, current: Array, inputs: Mapping[str, Array], which: slice, *, levels: bool = False
@@ -141,71 +141,38 @@ class Suffix:
             The outputs by name, [K, N, ...]; the spikes over all timesteps, summed over the samples, [K, ...]; and
             the spikes of each sample [K, N, ...], or None.
         """
-        rank = self._site.rank
         theta = self.neurons.theta[which]
         count = len(theta)
-        shape = [1] * rank
-        shape[self._site.channel_axis] = theta.shape[1]
-        unit = (theta / np.float32(self.neurons.timesteps)).reshape(count, *shape)
-        top = (self.neurons.max_burst[which] * self.neurons.timesteps).astype(np.float32)
-        feeds = {
-            CURRENT: current,
-            SCALE: 1 / unit,
-            STEP: unit,
-            TOP: top.reshape(count, *[1] * rank),
-            NOISE: self._offset(current.shape),
-        }
-        feeds |= {(_once(n) if n in self._repeated else n): inputs[n] for n in self._inputs}
+        shape = [1] * (self._site.rank - 1)
+        if theta.shape[1] > 1:
+            shape[self._site.channel_axis - 1] = theta.shape[1]
+        found = outputs(
+            current,
+            (theta / np.float32(self.neurons.timesteps)).reshape(count, *shape),
+            self.neurons.max_burst[which] * self.neurons.timesteps,
+            self._offset(current.shape),
+            two_sided=self._site.activation.encodes,
+            levels=levels,
+        )
+        feeds = {(_once(n) if n in self._repeated else n): inputs[n] for n in self._inputs}
+        feeds[self._site.output] = found.mean.reshape(-1, *current.shape[1:])
         if self._repeated:
             feeds[COPIES] = np.array([count], np.int64)
-        wanted = [*self.outputs, SPIKES, *([LEVELS] if levels else [])]
-        values = self._session.run(feeds, wanted)
-        outputs = {n: values[n].reshape(count, -1, *values[n].shape[1:]) for n in self.outputs}
-        return outputs, values[SPIKES], values.get(LEVELS)
+        values = {self._site.output: feeds[self._site.output]}
+        if self._behind:
+            values |= self._session.run(feeds, self._behind)
+        each = {n: values[n].reshape(count, -1, *values[n].shape[1:]) for n in self.outputs}
+        return each, found.spikes, found.levels if levels else None
 
     def _offset(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return v0, disturbed where currents arrive unevenly: the same for every candidate and every run."""
         if not self.neurons.unevenness:
             return np.full([1] * len(shape), self.neurons.v_init, np.float32)
-        if self._noise is None or self._noise.shape != shape:
+        noise = self._noise
+        if noise is None or noise.shape != shape:
             normal = np.random.default_rng(0).standard_normal(shape, np.float32)
-            self._noise = normal * np.float32(self.neurons.unevenness) + np.float32(self.neurons.v_init)
-        return self._noise
-
-
-def _add_neuron(graph: onnx.GraphProto, site: NeuronSite, dims: list[int | None], neurons: Neurons) -> None:
-    """Put the closed form of the neuron in front of a suffix, whose input `site.output` it replaces."""
-    names = {name: f"{_PREFIX}{name}" for name in ("lowest", "steps", "scaled", "raised", "floor", "below", "graded")}
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.array([1], np.int64), f"{_PREFIX}samples"),
-        ]
-    )
-    nodes = [
-        helper.make_node("Mul", [CURRENT, SCALE], [names["scaled"]]),
-        helper.make_node("Add", [names["scaled"], NOISE], [names["raised"]]),
-        helper.make_node("Floor", [names["raised"]], [names["floor"]]),
-        helper.make_node("Min", [names["floor"], TOP], [names["below"]]),
-        # A neuron that encodes a value of either sign goes as far below zero as above it.
-        helper.make_node("Neg", [TOP], [names["lowest"]])
-        if site.activation.encodes
-        else helper.make_node("Sub", [TOP, TOP], [names["lowest"]]),
-        helper.make_node("Max", [names["below"], names["lowest"]], [names["steps"]]),
-        helper.make_node("Abs", [names["steps"]], [LEVELS]),
-        helper.make_node("Mul", [names["steps"], STEP], [names["graded"]]),
-        helper.make_node("ReduceSum", [LEVELS, f"{_PREFIX}samples"], [SPIKES], keepdims=0),
-        # [K, N, ...] as [K·N, ...].
-        helper.make_node("Shape", [names["graded"]], [f"{_PREFIX}tail"], start=2),
-        helper.make_node("Constant", [], [f"{_PREFIX}any"], value_ints=[-1]),
-        helper.make_node("Concat", [f"{_PREFIX}any", f"{_PREFIX}tail"], [f"{_PREFIX}folded"], axis=0),
-        helper.make_node("Reshape", [names["graded"], f"{_PREFIX}folded"], [site.output]),
-    ]
-    _put_first(graph, nodes)
-    rank = site.rank
-    sizes: list[tuple[str, list[int | None]]] = [(CURRENT, [None, *dims]), (NOISE, [None] * rank)]
-    sizes += [(name, [None] * (rank + 1)) for name in (SCALE, TOP, STEP)]
-    graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sizes)
-    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (SPIKES, LEVELS))
+            self._noise = noise = normal * np.float32(self.neurons.unevenness) + np.float32(self.neurons.v_init)
+        return noise
 
 
 def _once(name: str) -> str:

@@ -108,9 +108,11 @@ def test_noise_is_not_learned() -> None:
 
 
 def test_what_is_held_back_depends_on_the_number_of_the_sample() -> None:
-    whole = held_back(0, 11)
-    assert whole.tolist() == [i % 4 == 3 for i in range(11)]
-    np.testing.assert_array_equal(np.concatenate([held_back(0, 5), held_back(5, 6)]), whole)
+    chooses, judges = held_back(0, 19)
+    assert chooses.tolist() == [i % 4 == 3 for i in range(19)]
+    assert judges.tolist() == [i % 8 == 4 for i in range(19)]
+    for part, whole in enumerate((chooses, judges)):
+        np.testing.assert_array_equal(np.concatenate([held_back(0, 5)[part], held_back(5, 14)[part]]), whole)
 
 
 @pytest.mark.parametrize("name", ["residual", "mobile", "sequence"])
