@@ -84,9 +84,8 @@ def main() -> None:
             print(markdown(row(name, result)), flush=True)
             details.append({"network": name, "max_burst": MAX_BURST, **result.to_dict()})
     images = details[0]["samples"]
-    print(
-        f"\n{images:,} test images, {options.calibration:,} for calibration, ψ={MAX_BURST}, {options.weights} weights. {signature()}."
-    )
+    settings = f"{options.calibration:,} for calibration, ψ={MAX_BURST}, {options.weights} weights"
+    print(f"\n{images:,} test images, {settings}. {signature()}.")
     shown = " and ".join(f"{min(s):.0%} to {max(s):.0%} of the ANN's energy at T={t}" for t, s in shares.items())
     print(f"The SNN takes {shown}.")
     if options.json is not None:

@@ -17,6 +17,7 @@ from snncc.graph import INT8_CONV, constant
 from snncc.network import SpikingNetwork
 from snncc.passes.int8_layer import MOST_COUNTS, Int8Layer, Spikes
 from snncc.passes.int8_weights import codes_of
+from snncc.runtime.meter import Meter
 from snncc.runtime.segments import submodel
 from snncc.runtime.session import Session
 
@@ -276,3 +277,46 @@ def test_the_same_bytes_each_time() -> None:
     model = NETWORKS["residual"].model()
     one, other = (compiled(model, timesteps=T, weights="int8").model for _ in range(2))
     assert one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("neuron", ["burst", "signed"])
+def test_networks_that_step_through_a_scan(neuron: str) -> None:
+    model = parse(
+        """g (float[4,3,6,6] x, float[4,3,3,3] w_1, float[4] b_1, float[4,4,3,3] w_2, float[4] b_2,
+              float[4,4,3,3] w_3) => (float[4,4,6,6] y) {
+            c = Conv <pads = [1,1,1,1]> (x, w_1, b_1) r = Relu (c)
+            d = Conv <pads = [1,1,1,1]> (r, w_2, b_2) s = Relu (d)
+            t = Transpose <perm = [1,0,2,3]> (s)
+            e = Conv <pads = [1,1,1,1]> (t, w_3) y = Relu (e) }"""
+    )
+    network = compiled(model, timesteps=T, max_burst=BURST, neuron=neuron, weights="int8")
+    assert network.record.network["lowering"] == "scan"
+    assert network.record.network["int8_layers"] == 1
+    feeds = inputs_of(model, 8)
+    # The same whole numbers; what follows them are float sums of another order.
+    np.testing.assert_allclose(
+        network.run(feeds, backend="ort")["y"], network.run(feeds, backend="numpy")["y"], atol=1e-5
+    )
+
+
+def test_a_trace_ends_at_the_output() -> None:
+    model = NETWORKS["residual"].model()
+    network = compiled(model, timesteps=T, weights="int8", trace=True)
+    found = network.run(inputs_of(model, 4), backend="ort")
+    np.testing.assert_array_equal(found["y_trace"][-1], found["y"])
+
+
+def test_operations_are_counted_as_in_single_precision() -> None:
+    model = NETWORKS["residual"].model()
+    plain, small = (compiled(model, timesteps=T, max_burst=BURST, weights=w) for w in ("float32", "int8"))
+    simulation = small.simulator("numpy").run(inputs_of(model, 4))
+    readings = []
+    for network in (plain, small):
+        meter = Meter(network.network, T)
+        meter.add(simulation)
+        readings.append(meter.reading())
+    one, other = readings
+    assert one.synaptic_operations > 0
+    assert [(x.macs, x.synaptic_operations) for x in one.layers] == [
+        (x.macs, x.synaptic_operations) for x in other.layers
+    ]
