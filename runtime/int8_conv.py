@@ -130,22 +130,21 @@ class Int8Layer:
 
         pixels, steps = self._window(padded.shape, out.shape)
         run = max(1, _LEAST // (2 * 127 * max(most, 1)))
-        source, flat = padded.reshape(-1), out.reshape(-1, self.features)
+        source, flat, size = padded.reshape(-1), out.reshape(-1, self.features), math.prod(padded.shape[1:])
         parameters = (self._weights, run, self._bias, self._scale, self._middle)
 
         def work(start: int, stop: int) -> None:
-            convolve(source, pixels[start:stop], steps, *parameters, flat[start:stop])
+            convolve(source, size, pixels, start, stop, steps, *parameters, flat)
 
         (parallel or alone)(work, len(flat))
 
     def _window(self, padded: tuple[int, ...], out: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Return where windows begin, and where the inputs of one stand; see `int8_tile`."""
-        key = (*padded, *out)
+        """Return where the windows of an image begin, and where the inputs of one stand; see `int8_tile`."""
+        key = (*padded[1:], *out[1:3])
         if key not in self._places:
-            _, height, width, channels = padded
-            batch, rows, columns = (np.arange(n, dtype=np.int64) for n in out[:3])
-            y, x = rows * self.strides[0], columns * self.strides[1]
-            begin = ((batch[:, None, None] * height + y[:, None]) * width + x) * channels
+            _, _, width, channels = padded
+            rows, columns = (np.arange(n, dtype=np.int64) * s for n, s in zip(out[1:3], self.strides, strict=True))
+            begin = (rows[:, None] * width + columns) * channels
             down, right = (np.arange(k) * d for k, d in zip(self.kernel, self.dilations, strict=True))
             fours = np.arange(0, channels, _TOGETHER)
             steps = ((down[:, None] * width + right)[..., None] * channels + fours).reshape(-1)

@@ -136,7 +136,10 @@ def _tile(typing_context: Any, counts: Any, offsets: Any, steps: Any, weights: A
 
 def _convolve(
     counts: NDArray[np.uint8],
+    size: int,
     pixels: NDArray[np.int64],
+    begin: int,
+    end: int,
     steps: NDArray[np.int32],
     weights: NDArray[np.int8],
     run: int,
@@ -145,11 +148,14 @@ def _convolve(
     zero: np.float32,
     out: NDArray[np.uint8],
 ) -> None:
-    """Fill out [P, C] with the codes clip(round(scale·(sum + bias)) + zero, 0, 255).
+    """Fill rows of out [B·P, C] with the codes clip(round(scale·(sum + bias)) + zero, 0, 255).
 
     Args:
         counts: all input, flat.
-        pixels: where the window of each output pixel begins in it, [P].
+        size: elements of one of its B images.
+        pixels: where the window of each output pixel begins in the first image, [P].
+        begin: first row to fill.
+        end: the row behind the last one.
         steps: where the inputs of a window stand, relative to that; four at each place.
         weights: [blocks, steps, 64], as `snncc.runtime.int8_conv.packed` lays them out.
         run: steps whose products can be added up in 16 bits.
@@ -159,19 +165,21 @@ def _convolve(
         out: the result.
     """
     sums, offsets = np.empty(PIXELS * CHANNELS, np.int32), np.empty(PIXELS, np.int64)
-    total, features = out.shape
+    features, of_image = out.shape[1], len(pixels)
     low, high = -zero, np.float32(255) - zero
     for block in range(len(weights)):
         first = block * CHANNELS
-        size = min(CHANNELS, features - first)
+        width = min(CHANNELS, features - first)
         packed, b, s = weights[block].reshape(-1), bias[first : first + CHANNELS], scale[first : first + CHANNELS]
-        for p in range(0, total, PIXELS):
+        for p in range(begin, end, PIXELS):
             for m in range(PIXELS):
-                offsets[m] = pixels[min(p + m, total - 1)]
+                row = min(p + m, end - 1)
+                image = row // of_image
+                offsets[m] = image * size + pixels[row - image * of_image]
             _tile(counts, offsets, steps, packed, run, sums)  # type: ignore[call-arg]
-            for m in range(min(PIXELS, total - p)):
-                target, found = out[p + m, first : first + size], sums[m * CHANNELS : (m + 1) * CHANNELS]
-                for i in range(size):
+            for m in range(min(PIXELS, end - p)):
+                target, found = out[p + m, first : first + width], sums[m * CHANNELS : (m + 1) * CHANNELS]
+                for i in range(width):
                     value = min(max(np.float32(found[i] + b[i]) * s[i], low), high)
                     target[i] = np.uint8(np.int32(np.rint(value) + zero))
 
