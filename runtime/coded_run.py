@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.coded import channels_last, decode, encode, pool
 from snncc.runtime.coded_plan import CodedPlan
-from snncc.runtime.int8_conv import Coded, Int8Layer, Parallel
+from snncc.runtime.int8_conv import Coded, Int8Layer, Parallel, alone
+
+_PRODUCTS, _STEPS = 1 << 26, 1 << 20
+"""Multiplications, and neurons times timesteps, below which waking a second thread takes longer than it helps."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class CodedRunner:
         ordered = [term if isinstance(term, Coded) else channels_last(term) for term in terms]
         last = ordered[0].values if isinstance(ordered[0], Coded) else ordered[0]
         counts = self.buffers.take_bytes((self.timesteps, *last.shape[1:]))
+        parallel = parallel if counts.size > _STEPS else alone
         return layer.coded(counts), layer.fire(ordered, counts, parallel)
 
     def layer(self, name: str, value: Any, parallel: Parallel) -> Coded:
@@ -59,11 +63,12 @@ class CodedRunner:
         size = (spatial[0], spatial[1]) if spatial else (1, 1)
         rows = counts.reshape(timesteps * samples, *size, layer.channels)
         shape = (len(rows), *layer.padded_shape(size))
+        out = self.buffers.take_bytes((len(rows), *layer.output_shape(size), layer.features))
+        parallel = parallel if out.size * layer.fan_in > _PRODUCTS else alone
         padded = rows
         if shape != rows.shape:
             padded = self.buffers.take_bytes(shape)
             parallel(lambda start, stop: layer.pad(rows[start:stop], padded[start:stop]), len(rows))
-        out = self.buffers.take_bytes((len(rows), *layer.output_shape(size), layer.features))
         layer.run(padded, out, most, parallel)
         if padded is not rows:
             self.buffers.give(padded)

@@ -77,7 +77,7 @@ class Int8Layer:
         self.node, self.offset, self.channels = node, int(zero), len(self.unit)
         is_conv = node.op == INT8_CONV
         weight = weight if is_conv else weight.T[:, :, None, None]
-        self.features = len(weight)
+        self.features, self.fan_in = len(weight), math.prod(weight.shape[1:])
         self.kernel = weight.shape[2:]
         self.strides = tuple(node.attrs.get("strides", (1, 1)))
         self.dilations = tuple(node.attrs.get("dilations", (1, 1)))
