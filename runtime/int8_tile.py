@@ -33,6 +33,8 @@ TOGETHER = 4
 
 cgutils: Any = _cgutils
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_FLOAT = ir.FloatType()
+_FLOATS, _EIGHT = ir.VectorType(_FLOAT, 8), ir.VectorType(ir.IntType(8), 8)
 _BYTES, _SHORTS, _INTS = ir.VectorType(ir.IntType(8), 32), ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
 
 
@@ -86,7 +88,7 @@ class _Tile:
                 wide = b.call(self.widen, [b.load(self.short[m][k]), ones])
                 b.store(b.add(b.load(self.sums[m][k]), wide), self.sums[m][k])
 
-    def emit(self, count: Any, run: Any, out: Any) -> None:
+    def emit(self, count: Any, run: Any) -> None:
         """Emit the loops: `count` steps, `run` of them between two flushes."""
         b = self.b
         outer, inner, flush, done = (b.append_basic_block(n) for n in ("outer", "inner", "flush", "done"))
@@ -109,26 +111,60 @@ class _Tile:
         self._flush()
         b.cbranch(b.icmp_signed("<", b.load(place), count), outer, done)
         b.position_at_end(done)
-        for m in range(PIXELS):
-            for k in range(_VECTORS):
-                target = b.bitcast(b.gep(out, [_I64((m * _VECTORS + k) * 8)]), _INTS.as_pointer())
-                b.store(b.load(self.sums[m][k]), target).align = 4
+
+    def write(self, bias: Any, scale: Any, zero: Any, out: Any, places: Any) -> None:
+        """Emit the codes: clip(round(scale·(sum + bias)) + zero, 0, 255)."""
+        b = self.b
+        low, high = b.fneg(zero), b.fsub(_FLOAT(255.0), zero)
+        zeros, lows, highs = (self._every(value) for value in (zero, low, high))
+        round_ = cgutils.get_or_insert_function(b.module, ir.FunctionType(_FLOATS, (_FLOATS,)), "llvm.rint.v8f32")
+        for k in range(_VECTORS):
+            added = self._vector(bias, k, _INTS)
+            factor = self._vector(scale, k, _FLOATS)
+            for m in range(PIXELS):
+                value = b.fmul(b.sitofp(b.add(b.load(self.sums[m][k]), added), _FLOATS), factor)
+                value = b.select(b.fcmp_ordered(">", value, lows), value, lows)
+                value = b.select(b.fcmp_ordered("<", value, highs), value, highs)
+                code = b.fptosi(b.fadd(b.call(round_, [value]), zeros), _INTS)
+                target = b.gep(out, [b.add(b.load(b.gep(places, [_I64(m)])), _I64(8 * k))])
+                stored = b.store(b.trunc(code, _EIGHT), b.bitcast(target, _EIGHT.as_pointer()))
+                stored.align = 1
+
+    def _every(self, value: Any) -> Any:
+        undefined = ir.Constant(_FLOATS, ir.Undefined)
+        one = self.b.insert_element(undefined, value, _I32(0))
+        return self.b.shuffle_vector(one, undefined, ir.Constant(_INTS, None))
+
+    def _vector(self, values: Any, k: int, kind: Any) -> Any:
+        loaded = self.b.load(self.b.bitcast(self.b.gep(values, [_I64(8 * k)]), kind.as_pointer()))
+        loaded.align = 4
+        return loaded
 
 
 @intrinsic
-def _tile(typing_context: Any, counts: Any, offsets: Any, steps: Any, weights: Any, run: Any, out: Any) -> Any:
-    """Fill out, int32 [PIXELS, CHANNELS], for pixels that begin at `offsets` in counts."""
-    signature = types.void(counts, offsets, steps, weights, run, out)
+def _tile(
+    typing_context: Any,
+    counts: Any,
+    offsets: Any,
+    steps: Any,
+    weights: Any,
+    bias: Any,
+    scale: Any,
+    out: Any,
+    places: Any,
+    run: Any,
+    zero: Any,
+) -> Any:
+    """Write the codes of PIXELS pixels, which begin at `offsets` in counts, to `places` in out, CHANNELS at each."""
+    signature = types.void(counts, offsets, steps, weights, bias, scale, out, places, run, zero)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        arrays = [
-            context.make_array(kind)(context, builder, value)
-            for kind, value in zip(signature.args, arguments, strict=True)
-            if isinstance(kind, types.Array)
-        ]
-        tile = _Tile(builder, *(array.data for array in arrays[:4]))
-        length = builder.extract_value(arrays[2].shape, 0)
-        tile.emit(length, arguments[4], arrays[4].data)
+        pairs = list(zip(signature.args, arguments, strict=True))
+        arrays = [context.make_array(kind)(context, builder, value) for kind, value in pairs[:8]]
+        data = [array.data for array in arrays]
+        tile = _Tile(builder, *data[:4])
+        tile.emit(builder.extract_value(arrays[2].shape, 0), arguments[8])
+        tile.write(data[4], data[5], arguments[9], data[6], data[7])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -164,24 +200,32 @@ def _convolve(
         zero: the code of zero.
         out: the result.
     """
-    sums, offsets = np.empty(PIXELS * CHANNELS, np.int32), np.empty(PIXELS, np.int64)
     features, of_image = out.shape[1], len(pixels)
-    low, high = -zero, np.float32(255) - zero
+    flat, spare = out.reshape(-1), np.empty(PIXELS * CHANNELS, np.uint8)
+    offsets, places = np.empty(PIXELS, np.int64), np.empty(PIXELS, np.int64)
     for block in range(len(weights)):
         first = block * CHANNELS
         width = min(CHANNELS, features - first)
         packed, b, s = weights[block].reshape(-1), bias[first : first + CHANNELS], scale[first : first + CHANNELS]
+        image = begin // of_image
+        pixel = begin - image * of_image
         for p in range(begin, end, PIXELS):
             for m in range(PIXELS):
-                row = min(p + m, end - 1)
-                image = row // of_image
-                offsets[m] = image * size + pixels[row - image * of_image]
-            _tile(counts, offsets, steps, packed, run, sums)  # type: ignore[call-arg]
-            for m in range(min(PIXELS, end - p)):
-                target, found = out[p + m, first : first + width], sums[m * CHANNELS : (m + 1) * CHANNELS]
-                for i in range(width):
-                    value = min(max(np.float32(found[i] + b[i]) * s[i], low), high)
-                    target[i] = np.uint8(np.int32(np.rint(value) + zero))
+                # The last pixel is done again as often as the tile has room.
+                offsets[m], places[m] = image * size + pixels[pixel], min(p + m, end - 1) * features + first
+                if p + m + 1 < end:
+                    pixel += 1
+                    if pixel == of_image:
+                        image, pixel = image + 1, 0
+            if width == CHANNELS:
+                _tile(counts, offsets, steps, packed, b, s, flat, places, run, zero)  # type: ignore[call-arg]
+            else:
+                for m in range(PIXELS):
+                    places[m] = m * CHANNELS
+                _tile(counts, offsets, steps, packed, b, s, spare, places, run, zero)  # type: ignore[call-arg]
+                for m in range(min(PIXELS, end - p)):
+                    for i in range(width):
+                        out[p + m, first + i] = spare[m * CHANNELS + i]
 
 
 try:
