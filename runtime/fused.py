@@ -3,6 +3,9 @@
 Linear pieces between neurons run in ONNX Runtime with time folded into the batch axis, into arrays that are used again
 and again. Neurons are one compiled loop over all timesteps, in place. Samples go through in chunks small enough for the
 cache, several chunks side by side; what is static is computed once, and so is what follows the last neuron.
+
+Layers with 8-bit weights run on whole numbers, and so do the neurons and pools around them, channels last: see
+`snncc.runtime.coded_plan`.
 """
 
 from __future__ import annotations
