@@ -6,7 +6,8 @@ A network with neurons N1 and N2,
        static      └── temporal ──┘ └────────── readout ───────────────┘
 
 is static before the first neuron, temporal between neurons, and readout after the last. Readout runs once, on the mean
-over time: for its linear part that is the same by linearity, and the rest has nothing else to run on.
+over time: for its linear part that is the same by linearity, and the rest has nothing else to run on. Where x presents
+a frame at each timestep (`snncc.Frames` marks it), it is temporal from the start.
 
 Between neurons, what is linear works on what arrives at each timestep, and what isn't works on the means over the
 timesteps so far (`snncc.analysis.Form`), so that its result, too, is a mean over time:
@@ -33,6 +34,7 @@ from snncc.ops import (
     Role,
     activation_of,
     channel_axis,
+    is_frames,
     is_linear,
     multiply_accumulates,
     sample_dims,
@@ -45,6 +47,7 @@ from snncc.passes.lower_scan import lowering_obstacles
 from snncc.passes.sample_size import count_one_sample
 
 _NEURON_ROLES = (Role.ACTIVATION, Role.NEURON)
+_BEFORE_NEURONS = {Traffic.ANALOG, Traffic.FRAMES}
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ def _layer(node: gs.Node, result: Analysis) -> WeightedLayer | None:
     learned = len(factors) == 1
     driven_by = carried[0]
     if not learned and any(c is not Traffic.ANALOG for c in carried):
-        driven_by = Traffic.READOUT if result.domains[node.name] is Domain.READOUT else Traffic.GRADED
+        readout, before = result.domains[node.name] is Domain.READOUT, set(carried) <= _BEFORE_NEURONS
+        driven_by = Traffic.READOUT if readout else Traffic.FRAMES if before else Traffic.GRADED
     macs = multiply_accumulates(node, result.batch)
     return WeightedLayer(node.name, node.op, macs, driven_by, factors[0].name, learned)
 
@@ -123,10 +127,12 @@ def _assign_domains(graph: gs.Graph, neurons: set[str], result: Analysis) -> Non
     for node in reversed(graph.nodes):
         if node.name in neurons or any(t.name in leads_to_neuron for t in node.outputs):
             leads_to_neuron.update(t.name for t in outer_inputs(node))
-    result.tensors = {t.name: Domain.STATIC for t in graph.inputs}
+    presents = {t.name for t in graph.inputs if any(is_frames(node) for node in t.outputs)}
+    result.tensors = {t.name: Domain.TEMPORAL if t.name in presents else Domain.STATIC for t in graph.inputs}
+    result.forms = dict.fromkeys(presents, Form.STEP)
     for node in graph.nodes:
         inputs = [result.tensors.get(t.name, Domain.STATIC) for t in outer_inputs(node)]
-        if node.name in neurons:
+        if node.name in neurons or is_frames(node):
             domain = Domain.TEMPORAL
         elif all(d is Domain.STATIC for d in inputs):
             domain = Domain.STATIC
@@ -186,7 +192,9 @@ def _find_batched(graph: gs.Graph, result: Analysis) -> None:
 
 
 def _assign_traffic(graph: gs.Graph, neurons: set[str], result: Analysis) -> None:
-    result.traffic = {t.name: Traffic.ANALOG for t in graph.inputs}
+    result.traffic = {
+        t.name: Traffic.FRAMES if result.tensors[t.name] is Domain.TEMPORAL else Traffic.ANALOG for t in graph.inputs
+    }
     for node in graph.nodes:
         carried = _traffic_out(node, node.name in neurons, result)
         result.traffic.update({t.name: carried for t in node.outputs if not is_missing(t)})
@@ -196,6 +204,9 @@ def _traffic_out(node: gs.Node, is_neuron: bool, result: Analysis) -> Traffic:
     if is_neuron:
         return Traffic.SPIKES
     incoming = {result.traffic.get(t.name, Traffic.ANALOG) for t in outer_inputs(node)}
+    if Traffic.FRAMES in incoming and incoming <= _BEFORE_NEURONS and result.domains[node.name] is Domain.TEMPORAL:
+        sized = spec_of(node).role is Role.SHAPE or (node.outputs and node.outputs[0].name in result.sizes)
+        return Traffic.ANALOG if sized else Traffic.FRAMES
     if result.modes.get(node.name) is Form.MEAN:
         return Traffic.GRADED
     if incoming <= {Traffic.ANALOG}:

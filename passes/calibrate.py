@@ -13,19 +13,22 @@ neurons. The chunks of the set go through a layer side by side; what is summed o
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
 from snncc.context import Context
-from snncc.data import Dataset
+from snncc.data import Dataset, InputSpec
 from snncc.passes.base import Pass, Progress
-from snncc.passes.calibration_walk import Walk, layer_calibration
+from snncc.passes.calibration_walk import Entering, Walk, layer_calibration
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.generated_inputs import generate_inputs
 from snncc.passes.layer_fit import thresholds
 from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.passes.pattern_thresholds import pattern_thresholds
+from snncc.runtime.session import Array
+from snncc.sequences import ann_feeds, per_period
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,26 @@ class Calibrate(Pass):
 def _calibrate_on(
     graph: gs.Graph, ctx: Context, data: Dataset, with_snn: bool, source: str, progress: Progress | None
 ) -> None:
-    chunks = list(data.batches(_chunk_size(graph, ctx.config.batch_size)))
+    batches = data.batches(_chunk_size(graph, ctx.config.batch_size))
+    framed = [spec.name for spec in data.inputs if spec.timesteps is not None] if with_snn else []
+    chunks = [_entering(batch, data.inputs, framed, ctx.config.period) for batch in batches]
     with ChunkPool(len(chunks)) as pool:
         Walk(graph, ctx, chunks, pool, with_snn=with_snn, source=source).run(progress)
+
+
+def _entering(
+    batch: Mapping[str, Array], inputs: Sequence[InputSpec], framed: Sequence[str], period: int
+) -> dict[str, Entering]:
+    """Return what a batch gives to the ANN's inputs, and to those of the SNN that vary over time."""
+    over_time = {name: per_period(batch[name], period) for name in framed}
+    return {name: Entering(ann, over_time.get(name)) for name, ann in ann_feeds(batch, inputs, period).items()}
 
 
 def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> None:
     sites = ctx.analysis.neurons
     moments = propagate_moments(graph, ctx.batchnorm)
     for site in sites:
-        config = ctx.layer_config(site.node)
+        config = ctx.layer_config(site.node)  # its timesteps are those of a period
         # A burst neuron is as good only where it has as many levels as the activation, and nothing arrives unevenly.
         exact = site.quantised is not None and config.timesteps * config.max_burst == site.quantised.levels
         signed = config.neuron == "signed" or (config.neuron == "auto" and not (exact and site.static_input))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -25,12 +25,25 @@ from snncc.passes.layer_fit import LayerFit, match
 from snncc.passes.layer_sums import Sums, along, sums, total
 from snncc.passes.scaled import Scaled, add
 from snncc.passes.signed_fit import BETTER, SignedFit
-from snncc.passes.weight_fit import Layout, Rows, fitted_weight, with_weight
+from snncc.passes.weight_fit import Layout, Rows, fitted_weight, presentations_held_back, with_weight
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.increments import increments
 from snncc.runtime.segments import Segment, SegmentRunner, Step, is_pool_over_time, plan, single
 from snncc.runtime.session import Array
+
+
+@dataclass(frozen=True)
+class Entering:
+    """What an input gives in one chunk of samples.
+
+    Attributes:
+        ann: what the ANN sees, [N, ...].
+        snn: what the SNN sees over time, [T, N, ...], an array that is the walk's; None for what stays the same.
+    """
+
+    ann: Array
+    snn: Array | None = None
 
 
 class Walk:
@@ -40,7 +53,7 @@ class Walk:
         self,
         graph: gs.Graph,
         ctx: Context,
-        chunks: Sequence[Mapping[str, Array]],
+        chunks: Sequence[Mapping[str, Entering]],
         pool: ChunkPool,
         *,
         with_snn: bool,
@@ -48,6 +61,7 @@ class Walk:
     ) -> None:
         self.graph, self.ctx, self.config, self.pool = graph, ctx, ctx.config, pool
         self.with_snn, self.source = with_snn, source
+        self.timesteps = ctx.config.period
         self.analysis: Analysis = ctx.analysis
         self.sites = {site.node: site for site in self.analysis.neurons}
         self.weighted = self._weighted_layers() if with_snn else set()
@@ -55,7 +69,10 @@ class Walk:
         self.buffers = BufferPool()
         self.frontier = Frontier(self.steps, self.buffers)
         for tensor in graph.inputs:
-            self.frontier.put(tensor.name, Entry([chunk[tensor.name] for chunk in chunks]))
+            entering = [chunk[tensor.name] for chunk in chunks]
+            snn: list[Temporal] = [e.snn for e in entering if e.snn is not None]
+            # Without data the inputs are made up, and nothing of the SNN is run.
+            self.frontier.put(tensor.name, Entry([e.ann for e in entering], snn or None))
 
     def _weighted_layers(self) -> set[str]:
         """Return the weighted layers whose input differs between ANN and SNN, up to the first non-linear readout."""
@@ -99,7 +116,7 @@ class Walk:
         names = [t.name for t in segment.inputs]
         temporal = {n for n in names if self.frontier[n].snn is not None}
         readout = segment.domain is Domain.READOUT
-        timesteps, mode = (1, None) if readout else (self.config.timesteps, segment.mode)
+        timesteps, mode = (1, None) if readout else (self.timesteps, segment.mode)
 
         def work(chunk: int) -> tuple[dict[str, Array], dict[str, Array] | None]:
             ann = {name: self.frontier[name].ann[chunk] for name in names}
@@ -205,7 +222,8 @@ class Walk:
             output = runner.run({source: inputs[i]})[node.outputs[0].name]
             return layout.rows(_dense(self._snn(source, i, None))[0], output, first[i], most)
 
-        return fitted_weight(layout, self.pool.each(of_chunk))
+        held = presentations_held_back(list(map(len, inputs)), self.config.timesteps // self.timesteps)
+        return fitted_weight(layout, self.pool.each(of_chunk), held)
 
     def _run_pool(self, node: gs.Node) -> None:
         runner = SegmentRunner(self.graph, single(node), self.analysis, self.pool.session_threads)
@@ -213,7 +231,7 @@ class Walk:
         entry = self.frontier[source]
 
         def pool_over_time(x: NDArray[np.float32]) -> NDArray[np.float32]:
-            return np.asarray(runner.run_over_time({source: x}, {source}, self.config.timesteps)[target])
+            return np.asarray(runner.run_over_time({source: x}, {source}, self.timesteps)[target])
 
         result = Entry(self.pool.each(lambda i: runner.run({source: entry.ann[i]})[target]))
         if entry.snn is not None:
@@ -247,7 +265,7 @@ class Walk:
         self.frontier.put(site.output, Entry([*layer.target], trains))
 
     def _check_finite(self, node: str, entry: Entry) -> None:
-        if not all(self.pool.each(lambda i: _finite(entry.ann[i], self.config.timesteps))):
+        if not all(self.pool.each(lambda i: _finite(entry.ann[i], self.timesteps))):
             raise DataError(
                 f"NaN or infinite values arise at node '{node}' from the calibration data, or larger ones than single "
                 "precision can add up: check the range of the data (scaling, mean and standard deviation) and the "

@@ -43,7 +43,7 @@ class InsertNeurons(Pass):
             node.op, node.domain = neuron_op(site.activation, signed=layer.signed), DOMAIN
             node.inputs = [node.inputs[0], threshold, v_init]
             node.attrs = {
-                "timesteps": ctx.config.timesteps,
+                "timesteps": ctx.config.period,
                 "max_burst": layer.max_burst,
                 "threshold_ratio": float(layer.threshold_ratio),
             }

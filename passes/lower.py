@@ -10,12 +10,20 @@ Between neurons, values change their form where a node works on another one than
 
     step ── RunningMean ── Softmax ── Increment ── step
 
+An input that presents frames has a time axis of its own, which is folded too:
+
+    x ── Frames ── Conv ──      ->      x [T,N,...] ── FoldTime ── Conv ──
+
+Neurons may start anew after each period of R timesteps; then each period is a sample of its own until it is decoded,
+and the folded axis is [R, T/R, N] instead of [T, N].
+
 With a trace, RunningMean stands in for RateDecode, the readout runs on [T*N, ...], and the last step is the output.
 A network whose batch axis can't hold time is lowered by `snncc.passes.lower_scan` instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +32,7 @@ import onnx_graphsurgeon as gs
 from snncc.analysis import Domain, Form
 from snncc.context import Context
 from snncc.graph import DOMAIN, Dim, is_missing, outer_inputs, replace_reads, shape_of, unique_name
-from snncc.ops import Role, spec_of
+from snncc.ops import Role, is_frames, spec_of
 from snncc.passes.base import Pass
 from snncc.passes.lower_scan import guarded, lower_to_scan, pool_attributes
 
@@ -54,6 +62,8 @@ class _Lowering:
     def __init__(self, graph: gs.Graph, ctx: Context) -> None:
         self.graph, self.ctx, self.analysis = graph, ctx, ctx.analysis
         self.timesteps = {"timesteps": ctx.config.timesteps}
+        self.period = {"timesteps": ctx.config.period}
+        self.restarts = ctx.config.period < ctx.config.timesteps
         self.original: list[tuple[gs.Tensor, str]] = [(t, t.name) for t in graph.outputs]
         self.folded_axis = _free_symbol(graph, "T*N")
         self.shapes = [shape_of(t) for t in graph.outputs]
@@ -76,17 +86,25 @@ class _Lowering:
                         converted[tensor.name, mode] = self._convert(tensor, mode)
                     replaced[tensor.name] = converted[tensor.name, mode]
             replace_reads(node, replaced)
+            if is_frames(node):
+                self._take_frames(node)
             if spec_of(node).role is Role.POOL and mode is Form.STEP:
-                node.attrs = {**self.timesteps, **pool_attributes(node)}
+                node.attrs = {**self.period, **pool_attributes(node)}
                 node.op, node.domain = f"{node.op}Increment", DOMAIN
         self._make_finite(temporal)
         self._open_batch(Domain.TEMPORAL)
         self._decode({t.name: t for t in self._crossing()}, repeated)
 
+    def _take_frames(self, node: gs.Node) -> None:
+        """Give an input that presents frames its time axis."""
+        tensor = node.inputs[0]
+        node.op = "FoldTime"
+        tensor.shape = None if tensor.shape is None else [self.ctx.config.timesteps, *tensor.shape]
+
     def _convert(self, tensor: gs.Tensor, mode: Form) -> gs.Tensor:
         if mode is Form.MEAN:
-            return self._insert("RunningMean", tensor, "mean")
-        return self._insert("Increment", tensor, "increment")
+            return self._insert("RunningMean", tensor, "mean", self.period)
+        return self._insert("Increment", tensor, "increment", self.period)
 
     def _make_finite(self, temporal: list[gs.Node]) -> None:
         """Guard what keeps a sum over time against values that an operator isn't defined for."""
@@ -141,7 +159,13 @@ class _Lowering:
 
     def _decoded(self, name: str, tensor: gs.Tensor, *, trace: bool) -> gs.Tensor:
         """Return what the readout reads of a folded tensor that leaves under the given name."""
-        if self.analysis.needs_conversion(name, Form.MEAN, tensor.dtype):
+        varies = self.analysis.needs_conversion(name, Form.MEAN, tensor.dtype)
+        if self.restarts and not varies and self.analysis.needs_conversion(name, Form.STEP, tensor.dtype):
+            # It is a mean over one period only.
+            varies, tensor = True, self._insert("Increment", tensor, "increment", self.period)
+        if self.restarts and trace:
+            tensor = self._insert("InOrder", tensor, "ordered")
+        if varies:
             return self._insert("RunningMean" if trace else "RateDecode", tensor, "rate")
         return tensor if trace else self._insert("LastStep", tensor, "rate")  # it is a mean over time already
 
@@ -166,16 +190,20 @@ class _Lowering:
             self.graph.outputs.append(traced)
         self.graph.outputs[index] = final
 
-    def _insert(self, op: str, source: gs.Tensor, suffix: str) -> gs.Tensor:
+    def _insert(self, op: str, source: gs.Tensor, suffix: str, timesteps: Mapping[str, int] | None = None) -> gs.Tensor:
         shape = shape_of(source)
         result = gs.Variable(unique_name(self.graph, f"{source.name}.{suffix}"), dtype=source.dtype)
         result.shape = None if shape is None or op in ("RateDecode", "LastStep") else self._folded_shape(shape)
-        self._add_node(op, source, result)
+        self._add_node(op, source, result, timesteps)
         return result
 
-    def _add_node(self, op: str, source: gs.Tensor, result: gs.Tensor) -> None:
+    def _add_node(
+        self, op: str, source: gs.Tensor, result: gs.Tensor, timesteps: Mapping[str, int] | None = None
+    ) -> None:
         name = unique_name(self.graph, f"{op}:{source.name}")
-        attributes = {} if op == "Finite" else dict(self.timesteps)
+        attributes = {} if op == "Finite" else dict(timesteps or self.timesteps)
+        if op == "InOrder":
+            attributes |= {"period": self.ctx.config.period}
         node = gs.Node(op, name=name, attrs=attributes, inputs=[source], outputs=[result], domain=DOMAIN)
         self.graph.nodes.append(node)
 

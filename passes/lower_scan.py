@@ -2,6 +2,7 @@
 
     static ──┐
              ├── Scan(states..., 0..T-1) ── [T, N, ...] ── fold ── RateDecode ── readout
+    frames ──┤
     states ──┘     body: the network at one timestep, a BurstIFStep where a neuron was
 
 The state of a neuron is its membrane potential, or what it has summed up and emitted; that of a MaxPool and of a
@@ -31,7 +32,7 @@ from snncc.graph import (
     subgraphs_of,
     unique_name,
 )
-from snncc.ops import Role, is_partial, spec_of, works_on_means
+from snncc.ops import Role, is_frames, is_partial, spec_of, works_on_means
 
 _MOST_ELEMENTS = 1 << 31
 """Largest state whose declared size is taken at its word."""
@@ -105,7 +106,7 @@ def lower_to_scan(graph: gs.Graph, ctx: Context, crossing: Sequence[gs.Tensor]) 
         leaving[tensor.name] = stacked
     body = gs.Graph(
         nodes=body_nodes,
-        inputs=[*builder.states_in, builder.step],
+        inputs=[*builder.states_in, builder.step, *builder.frames],
         outputs=[*builder.states_out, *emitted],
         name="timestep",
         opset=graph.opset,
@@ -115,10 +116,12 @@ def lower_to_scan(graph: gs.Graph, ctx: Context, crossing: Sequence[gs.Tensor]) 
     scan = gs.Node(
         "Scan",
         name=unique_name(graph, "OverTime"),
-        attrs={"body": body, "num_scan_inputs": 1},
-        inputs=[*builder.initial, steps],
+        attrs={"body": body, "num_scan_inputs": 1 + len(builder.frames)},
+        inputs=[*builder.initial, steps, *builder.sequences],
         outputs=[*ends, *raw],
     )
+    for tensor in builder.sequences:
+        tensor.shape = None if tensor.shape is None else [ctx.config.timesteps, *tensor.shape]
     position = min(i for i, n in enumerate(graph.nodes) if id(n) in moved)
     graph.nodes[:] = [n for n in graph.nodes if id(n) not in moved]
     graph.nodes.insert(position, scan)
@@ -180,6 +183,9 @@ def shadows(graph: gs.Graph, temporal: Sequence[gs.Node], analysis: Analysis) ->
         outputs = [t if is_missing(t) else _shadow(graph, t) for t in node.outputs]
         copies.update({t.name: c for t, c in zip(node.outputs, outputs, strict=True) if not is_missing(t)})
         op, attrs, domain = ("Identity", {}, None) if neuron else (node.op, dict(node.attrs), node.domain)
+        if is_frames(node):  # the shape of one frame
+            now = gs.Constant(unique_name(graph, f"{node.name}.first"), np.array(0, np.int64))
+            op, attrs, domain, inputs = "Gather", {"axis": 0}, None, [node.inputs[0], now]
         name = unique_name(graph, f"{node.name}.shape_only")
         graph.nodes.append(gs.Node(op, name, attrs, inputs, outputs, domain=domain))
     return copies
@@ -248,6 +254,8 @@ class _ScanBuilder:
         self.states_in: list[gs.Tensor] = []
         self.states_out: list[gs.Tensor] = []
         self.initial: list[gs.Tensor] = []
+        self.sequences: list[gs.Tensor] = []  # the inputs that present frames
+        self.frames: list[gs.Tensor] = []  # the frame of each at a timestep
         self._converted: dict[tuple[str, Form], gs.Tensor] = {}
         self._zero: gs.Constant | None = None
 
@@ -258,6 +266,8 @@ class _ScanBuilder:
         current = node.inputs[0] if node.inputs else None  # a converted tensor is known inside the body only
         wanted = [t for t in outer_inputs(node) if analysis.needs_conversion(t.name, mode, t.dtype)]
         replace_reads(node, {t.name: self._as(t, mode) for t in wanted})
+        if is_frames(node):
+            self._take_frames(node)
         if role is Role.NEURON:
             self._lower_neuron(node, current)
         elif role is Role.POOL and mode is Form.STEP:
@@ -267,6 +277,11 @@ class _ScanBuilder:
             node.inputs = [node.inputs[0], state]
             node.outputs.append(after)
         self.nodes.append(node)
+
+    def _take_frames(self, node: gs.Node) -> None:
+        self.sequences.append(node.inputs[0])
+        self.frames.append(gs.Variable(f"{node.inputs[0].name}.frame", dtype=node.inputs[0].dtype))
+        node.op, node.domain, node.attrs, node.inputs = "Identity", None, {}, [self.frames[-1]]
 
     def _lower_neuron(self, node: gs.Node, current: gs.Tensor) -> None:
         node.attrs.pop("timesteps")
@@ -352,7 +367,8 @@ class _ScanBuilder:
         count = gs.Variable(unique_name(self.graph, f"{base}.samples"), dtype=np.int64, shape=[1])
         dims = gs.Variable(unique_name(self.graph, base), dtype=np.int64, shape=[len(tail) + 1])
         rest = gs.Constant(unique_name(self.graph, f"{base}.rest"), np.array(tail, np.int64))
-        first = {"start": 0, "end": 1}
+        axis = 1 if self.ctx.analysis.tensors[self.graph.inputs[0].name] is Domain.TEMPORAL else 0
+        first = {"start": axis, "end": axis + 1}
         self.graph.nodes[:0] = [
             gs.Node("Shape", name=count.name, attrs=first, inputs=[self.graph.inputs[0]], outputs=[count]),
             gs.Node("Concat", name=dims.name, attrs={"axis": 0}, inputs=[count, rest], outputs=[dims]),

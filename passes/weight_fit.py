@@ -201,15 +201,18 @@ def fit(equations: Equations, held: Equations, start: NDArray[np.float64]) -> ND
     return best
 
 
-def fitted_weight(layout: Layout, rows: Sequence[Rows]) -> NDArray[np.float32] | None:
+def fitted_weight(
+    layout: Layout, rows: Sequence[Rows], held: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
+) -> NDArray[np.float32] | None:
     """Return the weights that a layer should have, as the node keeps them; None where it should keep its own.
 
     Args:
         layout: the layer.
         rows: what `Layout.rows` gave for each chunk, in the order of the chunks.
+        held: which rows choose λ and which judge the network; None: those of `held_back`.
     """
     x, y = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    chooses, judges = held_back(0, len(x))
+    chooses, judges = held_back(0, len(x)) if held is None else held
     if not chooses.any():
         return None
     part, rest = (
@@ -224,6 +227,19 @@ def held_back(first: int, samples: int) -> tuple[NDArray[np.bool_], NDArray[np.b
     """Return which samples, by their number in the calibration set, choose λ and which judge the network."""
     numbers = np.arange(first, first + samples)
     return numbers % CHOOSE == CHOOSE - 1, numbers % JUDGE == CHOOSE
+
+
+def presentations_held_back(sizes: Sequence[int], count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the same of rows that hold `count` presentations of each sample (see `snncc.sequences`).
+
+    Args:
+        sizes: rows of each chunk: all samples' first presentations, then all samples' second ones, and so on.
+        count: presentations of a sample.
+    """
+    first = np.cumsum([0, *sizes]) // count
+    parts = [held_back(int(start), size // count) for start, size in zip(first, sizes, strict=False)]
+    chooses, judges = (np.concatenate([np.tile(p[k], count) for p in parts]) for k in (0, 1))
+    return chooses, judges
 
 
 def with_weight(node: gs.Node, weight: NDArray[np.float32]) -> gs.Node:

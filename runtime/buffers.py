@@ -9,6 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+ALIGNMENT = 64
+"""Bytes of which the address of an array is a multiple, as of ONNX Runtime's own: a cache line."""
+
+_SPARE = ALIGNMENT // 4
+
+
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in one piece that begins at a multiple of `ALIGNMENT`: itself, or a copy."""
+    if array.ctypes.data % ALIGNMENT == 0 and array.flags.c_contiguous:
+        return array
+    room = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
 
 class BufferPool:
     """Float32 arrays that were given back, for whoever needs one; safe to use from several threads."""
@@ -18,14 +34,17 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return an array with anything in it: the smallest free one that is large enough, or a new one."""
-        size = math.prod(shape)
+        """Return an aligned array with anything in it: the smallest free one that is large enough, or a new one."""
+        count = math.prod(shape)
+        size = count + _SPARE
         with self._lock:
             fitting = [i for i, buffer in enumerate(self._free) if buffer.size >= size]
             if not fitting:
-                return np.empty(size, np.float32).reshape(shape)
-            buffer = self._free.pop(min(fitting, key=lambda i: self._free[i].size))
-        return buffer[:size].reshape(shape)
+                buffer = np.empty(size, np.float32)
+            else:
+                buffer = self._free.pop(min(fitting, key=lambda i: self._free[i].size))
+        start = -buffer.ctypes.data % ALIGNMENT // 4
+        return buffer[start : start + count].reshape(shape)
 
     def take_bytes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return an array of bytes with anything in it, which `give` takes back like the others."""

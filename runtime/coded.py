@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from snncc.neurons.compiled import compiled
 from snncc.neurons.response import flat
+from snncc.runtime.carried import Carried
 from snncc.runtime.int8_conv import Coded, Parallel, alone
 from snncc.runtime.parameters import NeuronParameters
 
@@ -52,13 +53,20 @@ class CodedNeurons:
         return Coded(values, self.theta, self._zero, self._none, most)
 
     def fire(
-        self, terms: list[Coded | Floats], counts: NDArray[np.uint8], parallel: Parallel = alone
+        self,
+        terms: list[Coded | Floats],
+        counts: NDArray[np.uint8],
+        carried: Carried | None = None,
+        done: int = 0,
+        parallel: Parallel = alone,
     ) -> NDArray[np.float64]:
-        """Simulate all timesteps.
+        """Simulate timesteps.
 
         Args:
             terms: one or two tensors whose sum is the current; floats are channels last, [T or 1, N, ..., C].
             counts: filled with the spikes plus `offset`, uint8 [T, N, ..., C], contiguous.
+            carried: the state from block to block, that of `FusedNeurons.fire`.
+            done: timesteps before.
             parallel: runs the parts.
 
         Returns:
@@ -69,15 +77,21 @@ class CodedNeurons:
         emitted = np.zeros(out.shape[2], np.int32)
         p, operands = self.parameters, (values, first, others, second, len(terms) == 2)
         bounds = (p.v_init, np.float32(p.max_burst))
+        names = ("v_mem",) if p.op == "BurstIF" else ("count", "total")
+        fresh, states = not carried, [_taken(carried, name, counts.shape[1:]) for name in names]
+        first_state, last_state = flat(states[0], 1), flat(states[-1], 1)
 
         def work(start: int, stop: int) -> None:
             begin, end = start * self.channels, stop * self.channels
             if p.op == "BurstIF":
-                _burst(*operands, begin, end, self._block, *bounds, out, emitted)
+                _burst(*operands, begin, end, self._block, *bounds, out, emitted, first_state, fresh)
             else:
-                _signed(*operands, begin, end, self._block, p.upper, *bounds, out, emitted)
+                unit, upper = self._block, p.upper
+                _signed(*operands, begin, end, unit, upper, *bounds, out, emitted, first_state, last_state, done, fresh)
 
         parallel(work, out.shape[2] // self.channels)
+        if carried is not None:
+            carried.update({name: np.moveaxis(state, -1, 1) for name, state in zip(names, states, strict=True)})
         spatial, channels = counts.shape[2:-1], counts.shape[-1]
         return np.moveaxis(emitted.reshape(*spatial, channels), -1, 0).astype(np.float64)
 
@@ -85,6 +99,13 @@ class CodedNeurons:
         if isinstance(term, Coded):
             return flat(term.values, 2), self._coding(term.step, term.zero, term.shift)
         return flat(term, 2), self._plain
+
+
+def _taken(carried: Carried | None, name: str, shape: tuple[int, ...]) -> Floats:
+    """Return a state [N, C, ...] as a contiguous [N, ..., C]; of no size where nothing is kept."""
+    if not carried:
+        return np.empty((0, 0) if carried is None else shape, np.float32)
+    return np.ascontiguousarray(np.moveaxis(carried[name], 1, -1))
 
 
 def decode(coded: Coded, out: Floats) -> None:
@@ -111,7 +132,12 @@ def channels_last(values: Floats) -> Floats:
 
 
 def pool(
-    coded: Coded, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...], out: NDArray[np.uint8]
+    coded: Coded,
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: tuple[int, ...],
+    out: NDArray[np.uint8],
+    carried: Carried | None = None,
 ) -> NDArray[np.float64]:
     """MaxPool of the spikes so far, as what it gains at each timestep; see `snncc.runtime.increments`.
 
@@ -121,13 +147,19 @@ def pool(
         strides: its steps.
         pads: padding before the first row and column.
         out: filled with counts that have the same offset, [T, N, H, W, C].
+        carried: the state from block to block: "sum", the spikes so far, and "applied", what the window finds among
+            them, int32 [N, H, W, C].
 
     Returns:
         Sum of what it passed on over time and samples, absolute, float64 [C, H, W].
     """
     passed = np.zeros(out.shape[2:], np.int32)
+    fresh, state = not carried, {} if carried is None else carried
+    total = state.setdefault("sum", np.empty(coded.values.shape[1:], np.int32))
+    applied = state.setdefault("applied", np.empty(out.shape[1:], np.int32))
     (high, wide), (down, right), (top, left) = kernel, strides, pads
-    _pool(coded.values, np.int32(coded.zero[0]), high, wide, down, right, top, left, out, passed)
+    offset = np.int32(coded.zero[0])
+    _pool(coded.values, offset, high, wide, down, right, top, left, out, passed, total, applied, fresh)
     return np.moveaxis(np.asarray(passed * coded.step, np.float64), -1, 0)
 
 
@@ -159,6 +191,8 @@ def _burst(
     max_burst: np.float32,
     counts: NDArray[np.uint8],
     emitted: NDArray[np.int32],
+    state: Floats,
+    fresh: bool,
 ) -> None:
     timesteps, samples, _ = counts.shape
     none, together = np.float32(0), len(theta)
@@ -171,6 +205,8 @@ def _burst(
             for i in range(size):
                 v_mem[i] = v_init * theta[i]
                 fired[i] = none
+            if not fresh:
+                v_mem[:size] = state[n, start : start + size]
             for t in range(timesteps):
                 a, out = one[min(t, len(one) - 1), n, start : start + size], counts[t, n, start : start + size]
                 for i in range(size):
@@ -191,6 +227,8 @@ def _burst(
             total = emitted[start : start + size]
             for i in range(size):
                 total[i] += np.int32(fired[i])
+            if len(state):
+                state[n, start : start + size] = v_mem[:size]
 
 
 @compiled
@@ -208,6 +246,10 @@ def _signed(
     max_burst: np.float32,
     counts: NDArray[np.uint8],
     emitted: NDArray[np.int32],
+    count: Floats,
+    earlier: Floats,
+    done: int,
+    fresh: bool,
 ) -> None:
     timesteps, samples, _ = counts.shape
     none, together = np.float32(0), len(theta)
@@ -221,6 +263,9 @@ def _signed(
                 net[i] = none
                 sums[i] = none
                 fired[i] = none
+            if not fresh:
+                net[:size] = count[n, start : start + size]
+                sums[:size] = earlier[n, start : start + size]
             for t in range(timesteps):
                 a, out = one[min(t, len(one) - 1), n, start : start + size], counts[t, n, start : start + size]
                 for i in range(size):
@@ -229,7 +274,7 @@ def _signed(
                     b = two[min(t, len(two) - 1), n, start : start + size]
                     for i in range(size):
                         current[i] += (np.float32(b[i]) - zero_2[i]) * step_2[i] + shift_2[i]
-                most = upper * np.float32(t + 1)
+                most = upper * np.float32(done + t + 1)
                 for i in range(size):
                     sums[i] += current[i]
                     current[i] = min(max(sums[i], none), most)
@@ -245,6 +290,9 @@ def _signed(
             total = emitted[start : start + size]
             for i in range(size):
                 total[i] += np.int32(fired[i])
+            if len(count):
+                count[n, start : start + size] = net[:size]
+                earlier[n, start : start + size] = sums[:size]
 
 
 @compiled
@@ -259,14 +307,18 @@ def _pool(
     left: int,
     out: NDArray[np.uint8],
     passed: NDArray[np.int32],
+    sums_of: NDArray[np.int32],
+    applied: NDArray[np.int32],
+    fresh: bool,
 ) -> None:
     timesteps, samples, height, width, channels = counts.shape
     rows, columns = out.shape[2], out.shape[3]
-    total, before = np.empty((height, width, channels), np.int32), np.empty((rows, columns, channels), np.int32)
     largest = np.empty(channels, np.int32)
     for n in range(samples):
-        total[:] = 0
-        before[:] = 0
+        total, before = sums_of[n], applied[n]
+        if fresh:
+            total[:] = 0
+            before[:] = 0
         for t in range(timesteps):
             for y in range(height):
                 for x in range(width):

@@ -33,10 +33,19 @@ class CodedPlan:
     sums: set[str] = field(default_factory=set)
     pools: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
+    def runs(self, node: str) -> bool:
+        """Whether a node runs on codes."""
+        return node in self.layers or node in self.neurons or node in self.pools
+
 
 def coded_plan(graph: gs.Graph, analysis: Analysis) -> CodedPlan:
-    """Choose the nodes of a network without time (as `unlower` returns it)."""
+    """Choose the nodes of a network without time (as `unlower` returns it).
+
+    There are none if time can't be folded into the batch axis, or samples of a batch are mixed.
+    """
     plan = CodedPlan()
+    if not analysis.foldable or not analysis.separable:
+        return plan
     for node in graph.nodes:
         stepwise = analysis.domains[node.name] is Domain.TEMPORAL and analysis.modes[node.name] is Form.STEP
         if node.domain == DOMAIN and node.op in FLOAT_OF and stepwise and runs_natively(node):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncc.runtime.buffers import BufferPool
+from snncc.runtime.carried import Carried
 from snncc.runtime.coded import channels_last, decode, encode, pool
 from snncc.runtime.coded_plan import CodedPlan
 from snncc.runtime.int8_conv import Coded, Int8Layer, Parallel, alone
@@ -23,13 +24,13 @@ class CodedRunner:
 
     Attributes:
         plan: the nodes.
-        timesteps: T.
         buffers: where the arrays come from.
+        parallel: runs parts of a layer's work.
     """
 
     plan: CodedPlan
-    timesteps: int
     buffers: BufferPool
+    parallel: Parallel
 
     def dense(self, coded: Coded) -> NDArray[np.float32]:
         """Return the values of a tensor, float32 [T, N, C, ...]."""
@@ -37,13 +38,17 @@ class CodedRunner:
         decode(coded, result)
         return result
 
-    def neurons(self, name: str, terms: list[Any], parallel: Parallel) -> tuple[Coded, NDArray[np.float64]]:
+    def neurons(
+        self, name: str, terms: list[Any], timesteps: int, carried: Carried | None, done: int
+    ) -> tuple[Coded, NDArray[np.float64]]:
         """Run a layer of neurons.
 
         Args:
             name: its node.
             terms: what adds up to its current: codes, or floats [T or 1, N, C, ...].
-            parallel: runs the parts.
+            timesteps: T.
+            carried: the state from block to block; see `CodedNeurons.fire`.
+            done: timesteps before.
 
         Returns:
             The counts, and what `CodedNeurons.fire` returns.
@@ -51,11 +56,11 @@ class CodedRunner:
         layer = self.plan.neurons[name]
         ordered = [term if isinstance(term, Coded) else channels_last(term) for term in terms]
         last = ordered[0].values if isinstance(ordered[0], Coded) else ordered[0]
-        counts = self.buffers.take_bytes((self.timesteps, *last.shape[1:]))
-        parallel = parallel if counts.size > _STEPS else alone
-        return layer.coded(counts), layer.fire(ordered, counts, parallel)
+        counts = self.buffers.take_bytes((timesteps, *last.shape[1:]))
+        parallel = self.parallel if counts.size > _STEPS else alone
+        return layer.coded(counts), layer.fire(ordered, counts, carried, done, parallel)
 
-    def layer(self, name: str, value: Any, parallel: Parallel) -> Coded:
+    def layer(self, name: str, value: Any) -> Coded:
         """Run a layer with 8-bit weights on counts, or on spikes as floats [T, N, C, ...]."""
         layer = self.plan.layers[name]
         counts, most = self._counts(layer, value)
@@ -64,7 +69,7 @@ class CodedRunner:
         rows = counts.reshape(timesteps * samples, *size, layer.channels)
         shape = (len(rows), *layer.padded_shape(size))
         out = self.buffers.take_bytes((len(rows), *layer.output_shape(size), layer.features))
-        parallel = parallel if out.size * layer.fan_in > _PRODUCTS else alone
+        parallel = self.parallel if out.size * layer.fan_in > _PRODUCTS else alone
         padded = rows
         if shape != rows.shape:
             padded = self.buffers.take_bytes(shape)
@@ -84,12 +89,12 @@ class CodedRunner:
         counts = encode(value, layer.unit, layer.offset)
         return counts, int(counts.max(initial=0))
 
-    def pool(self, name: str, value: Any) -> tuple[Coded, NDArray[np.float64]]:
+    def pool(self, name: str, value: Coded, carried: Carried | None) -> tuple[Coded, NDArray[np.float64]]:
         """Run a MaxPool over time on counts; return counts, and what it passed on."""
         kernel, strides, pads = self.plan.pools[name]
         timesteps, samples, height, width, channels = value.values.shape
         sides = zip((height, width), kernel, strides, pads[:2], pads[2:], strict=True)
         size = [(n + a + b - k) // s + 1 for n, k, s, a, b in sides]
         out = self.buffers.take_bytes((timesteps, samples, *size, channels))
-        passed = pool(value, kernel, strides, pads[:2], out)
+        passed = pool(value, kernel, strides, pads[:2], out, carried)
         return Coded(out, value.step, value.zero, value.shift, value.most), passed

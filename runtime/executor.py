@@ -14,6 +14,8 @@ from snncc.errors import ArtifactError
 from snncc.graph import DOMAIN, import_graph, unique_name
 from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
+from snncc.runtime.forms import running_mean
+from snncc.runtime.presented import Presented
 from snncc.runtime.readout import Readout
 from snncc.runtime.reference import Simulation
 from snncc.runtime.session import Array, Session
@@ -46,7 +48,8 @@ class InstrumentedExecutor:
         self.timesteps = timesteps
         self.outputs = [t.name for t in network.outputs]
         analysis = analyse(network)
-        self._readout = Readout(network, analysis)
+        self._presented = Presented.of(network, analysis, timesteps)
+        self._readout = Readout(network, analysis, threads)
         self._means = {name for name, form in analysis.forms.items() if form is Form.MEAN} | analysis.sizes
         axes = [0, 1] if analysis.separable else [0]
         self._probes = _Instrumented(model, self._readout.static, self._readout.temporal, axes)
@@ -58,7 +61,7 @@ class InstrumentedExecutor:
         if trace:
             wanted += [n for n in (*self._probes.leaving, *self._readout.static) if n not in wanted]
         values = self._session.run(feeds, wanted)
-        samples = len(next(iter(feeds.values())))
+        samples = self._presented.samples(feeds)
         result = Simulation({name: values[name] for name in self.outputs}, samples=samples)
         result.spikes = {node: values[name].astype(np.float64) for name, node in self._probes.spikes.items()}
         result.increments = {node: values[name].astype(np.float64) for name, node in self._probes.increments.items()}
@@ -67,16 +70,15 @@ class InstrumentedExecutor:
         return result
 
     def _trace(self, feeds: Mapping[str, Array], values: Mapping[str, Array]) -> dict[str, Array]:
-        static = {**feeds, **{name: values[name] for name in self._readout.static}}
+        static = {n: v for n, v in feeds.items() if n not in self._presented.inputs}
+        static |= {name: values[name] for name in self._readout.static}
         running = {}
         for probe, name in self._probes.leaving.items():
             folded = values[probe]
-            unfolded = folded.reshape(self.timesteps, -1, *folded.shape[1:])
-            if name in self._means or folded.dtype.kind != "f":
-                running[name] = unfolded
-                continue
-            steps = np.arange(1, self.timesteps + 1, dtype=np.float32).reshape(-1, *[1] * (unfolded.ndim - 1))
-            running[name] = np.cumsum(unfolded, axis=0, dtype=np.float32) / steps
+            unfolded = folded.reshape(self._presented.period, -1, *folded.shape[1:])
+            if name not in self._means and folded.dtype.kind == "f":
+                unfolded = running_mean(unfolded)
+            running[name] = self._presented.running(unfolded)
         traced: dict[str, list[Array]] = {name: [] for name in self.outputs}
         for t in range(self.timesteps):
             done = self._readout.run({**static, **{name: value[t] for name, value in running.items()}})

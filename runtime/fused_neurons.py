@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from snncc.neurons.compiled import compiled
 from snncc.neurons.response import BLOCK, flat, spread
+from snncc.runtime.carried import Carried
 from snncc.runtime.parameters import NeuronParameters
 
 
@@ -20,13 +21,22 @@ class FusedNeurons:
         self.parameters = parameters
         self._theta: tuple[tuple[int, ...], NDArray[np.float32]] | None = None
 
-    def fire(self, values: NDArray[np.float32], spikes: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Simulate all timesteps.
+    def fire(
+        self,
+        values: NDArray[np.float32],
+        spikes: NDArray[np.float32],
+        carried: Carried | None = None,
+        done: int = 0,
+    ) -> NDArray[np.float64]:
+        """Simulate timesteps.
 
         Args:
             values: what arrives, float32 [T, N, ...], or [1, N, ...] if it is constant over time: currents, or for
                 "SignedBurst" means over the timesteps so far.
             spikes: filled with the graded spikes, contiguous float32 [T, N, ...]; may be `values` itself.
+            carried: the state from block to block: "v_mem", or of a signed neuron "count", the spikes so far, and
+                "total", the sum of its currents.
+            done: timesteps before.
 
         Returns:
             Number of spikes of each element over time and samples, float64 [...].
@@ -36,11 +46,23 @@ class FusedNeurons:
             self._theta = (shape, spread(p.theta, shape))
         theta, x, out = self._theta[1], flat(values, 2), flat(spikes, 2)
         emitted, most = np.zeros(len(theta)), np.float32(p.max_burst)
+        fresh, keep = not carried, carried is not None
         if p.op == "BurstIF":
-            _burst(x, theta, p.v_init, most, out, emitted)
-        else:
-            _signed(x, p.op == "SignedBurst", theta, p.upper, p.v_init, most, out, emitted)
+            v_mem = _state(carried, "v_mem", spikes.shape[1:])
+            _burst(x, theta, p.v_init, most, out, emitted, v_mem, fresh, keep)
+            return emitted.reshape(shape)
+        means = p.op == "SignedBurst"
+        count = _state(carried, "count", spikes.shape[1:])
+        total = _state(None if means else carried, "total", spikes.shape[1:])
+        _signed(x, means, theta, p.upper, p.v_init, most, out, emitted, count, total, done, fresh, keep)
         return emitted.reshape(shape)
+
+
+def _state(carried: Carried | None, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return a state as [N, elements], in place; of no size where nothing is kept."""
+    if carried is None:
+        return np.empty((0, 0), np.float32)
+    return flat(carried.setdefault(name, np.empty(shape, np.float32)), 1)
 
 
 @compiled
@@ -51,6 +73,9 @@ def _burst(
     max_burst: np.float32,
     spikes: NDArray[np.float32],
     emitted: NDArray[np.float64],
+    state: NDArray[np.float32],
+    fresh: bool,
+    keep: bool,
 ) -> None:
     v_mem, fired = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     (timesteps, samples, elements), steps, none = spikes.shape, len(x), np.float32(0)
@@ -59,7 +84,7 @@ def _burst(
             size = min(BLOCK, elements - start)
             unit = theta[start : start + size]
             for i in range(size):
-                v_mem[i], fired[i] = v_init * unit[i], none
+                v_mem[i], fired[i] = v_init * unit[i] if fresh else state[n, start + i], none
             for t in range(timesteps):
                 current, out = x[min(t, steps - 1), n, start : start + size], spikes[t, n, start : start + size]
                 for i in range(size):
@@ -72,6 +97,8 @@ def _burst(
             total = emitted[start : start + size]
             for i in range(size):
                 total[i] += np.float64(fired[i])
+            if keep:
+                state[n, start : start + size] = v_mem[:size]
 
 
 @compiled
@@ -84,6 +111,11 @@ def _signed(
     max_burst: np.float32,
     spikes: NDArray[np.float32],
     emitted: NDArray[np.float64],
+    count: NDArray[np.float32],
+    sums: NDArray[np.float32],
+    done: int,
+    fresh: bool,
+    keep: bool,
 ) -> None:
     net, total = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     aims, fired = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
@@ -93,10 +125,12 @@ def _signed(
             size = min(BLOCK, elements - start)
             unit = theta[start : start + size]
             for i in range(size):
-                net[i], total[i], fired[i] = none, none, none
+                fired[i] = none
+                net[i] = none if fresh else count[n, start + i]
+                total[i] = none if fresh or means else sums[n, start + i]
             for t in range(timesteps):
                 value, out = x[min(t, steps - 1), n, start : start + size], spikes[t, n, start : start + size]
-                number = np.float32(t + 1)
+                number = np.float32(done + t + 1)
                 if means:
                     for i in range(size):
                         aims[i] = (value[i] if abs(value[i]) < np.inf else none) * number
@@ -113,3 +147,7 @@ def _signed(
             found = emitted[start : start + size]
             for i in range(size):
                 found[i] += np.float64(fired[i])
+            if keep:
+                count[n, start : start + size] = net[:size]
+                if not means:
+                    sums[n, start : start + size] = total[:size]

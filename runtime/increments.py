@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from snncc.neurons.compiled import compiled
 from snncc.neurons.response import flat
+from snncc.runtime.carried import Carried
 
 
 def increments(
-    x: NDArray[np.float32], apply: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    x: NDArray[np.float32],
+    apply: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    carried: Carried | None = None,
 ) -> NDArray[np.float32]:
     """Apply a positively homogeneous op g to the cumulative input and return what it gains at each timestep.
 
@@ -21,11 +24,20 @@ def increments(
     Args:
         x: float32 [T, N, ...].
         apply: g, on [T, N, ...] at once; what it returns is changed.
+        carried: the state from block to block: "sum", Σ x so far, and "applied", g of it, both [N, ...].
     """
     total = np.empty(x.shape, np.float32)
+    total[0] = x[0]
+    if carried:
+        total[0] += carried["sum"]
     _add_up(flat(x, 1), flat(total, 1))
     result = np.ascontiguousarray(apply(total))
+    applied = None if carried is None else result[-1].copy()
     _take_apart(flat(result, 1))
+    if carried:
+        result[0] -= carried["applied"]
+    if carried is not None and applied is not None:
+        carried.update(sum=total[-1].copy(), applied=applied)
     return result
 
 
@@ -38,7 +50,6 @@ def absolute_sum(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @compiled
 def _add_up(x: NDArray[np.float32], total: NDArray[np.float32]) -> None:
-    total[0] = x[0]
     for t in range(1, len(x)):
         before, now, gained = total[t - 1], total[t], x[t]
         for i in range(len(now)):

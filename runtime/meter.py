@@ -20,6 +20,7 @@ from snncc.analysis import Analysis, Traffic
 from snncc.graph import FLOAT_OF, constant, is_missing
 from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
+from snncc.runtime.presented import Presented
 from snncc.runtime.reference import Simulation
 from snncc.runtime.segments import Exporter
 from snncc.runtime.session import Session
@@ -83,8 +84,8 @@ class LayerOperations:
     Attributes:
         name: the node.
         op: its operator.
-        driven_by: "spikes", "graded", "analog" or "readout".
-        macs: multiply-accumulates of the ANN.
+        driven_by: "spikes", "graded", "frames", "analog" or "readout".
+        macs: multiply-accumulates of the ANN; where neurons start anew within a sample, of all that it sees of it.
         synaptic_operations: accumulates caused by spikes over all timesteps; 0 where no spikes arrive.
         snn_macs: multiply-accumulates that the SNN needs because no spikes arrive.
     """
@@ -105,11 +106,13 @@ class Reading:
         timesteps: T.
         neurons: a row per layer of neurons.
         layers: a row per weighted layer.
+        mean_timesteps: timesteps that were run, on average; T if no sample may leave early.
     """
 
     timesteps: int
     neurons: tuple[LayerActivity, ...]
     layers: tuple[LayerOperations, ...]
+    mean_timesteps: float | None = None
 
     @property
     def spikes(self) -> float:
@@ -124,7 +127,7 @@ class Reading:
     @property
     def firing_rate(self) -> float:
         """Spikes per neuron and timestep, over the whole network."""
-        return self.spikes / max(self.neuron_count * self.timesteps, 1)
+        return self.spikes / max(self.neuron_count * (self.mean_timesteps or self.timesteps), 1)
 
     @property
     def synaptic_operations(self) -> float:
@@ -154,7 +157,10 @@ class Meter:
         """Prepare to measure a network without time (as `unlower` returns it)."""
         self.network, self.timesteps = network, timesteps
         self.analysis = analyse(network)
+        self._presented = Presented.of(network, self.analysis, timesteps)
         self.samples = 0
+        self._steps = 0  # timesteps that were run, over all samples
+        self._early = False
         self._batch = 0  # samples of one run, where they can't be told apart
         self._spikes: dict[str, NDArray[np.float64]] = {}
         self._increments: dict[str, NDArray[np.float64]] = {}
@@ -163,28 +169,35 @@ class Meter:
         """Add the activity of a batch."""
         self._batch = self._batch or batch.samples
         self.samples += batch.samples
+        self._steps += batch.samples * self.timesteps if batch.exits is None else int(batch.exits.sum())
+        self._early = self._early or batch.exits is not None
         for name, values in batch.spikes.items():
             self._spikes[name] = self._spikes.get(name, 0.0) + values
         for name, values in batch.increments.items():
             self._increments[name] = self._increments.get(name, 0.0) + values
 
     def reading(self) -> Reading:
-        """Return the activity per sample."""
+        """Return the activity per sample, of what was run: a sample that left early needs nothing from then on."""
         count = max(self.samples, 1)
+        steps = self._steps / count if self._early else self.timesteps
         neurons = []
         for site in self.analysis.neurons:
             spikes = self._spikes[site.node]
             per_sample = float(spikes.sum()) / count
             size = spikes.size if self.analysis.separable else spikes.size // self._batch
-            neurons.append(LayerActivity(site.node, size, per_sample, per_sample / (size * self.timesteps)))
+            neurons.append(LayerActivity(site.node, size, per_sample, per_sample / (size * steps)))
         operations = self._operations(count)
         layers = []
         for layer in self.analysis.layers:
             macs = layer.macs or 0
-            times = {Traffic.GRADED: self.timesteps, Traffic.SPIKES: 0}.get(layer.driven_by, 1)
+            # Who may leave after any timestep must look at the readout after each.
+            often = dict.fromkeys((Traffic.GRADED, Traffic.FRAMES), steps)
+            often |= {Traffic.SPIKES: 0, Traffic.READOUT: steps if self._early else 1}
+            times = often.get(layer.driven_by, 1)
             done = operations.get(layer.node, 0.0)
-            layers.append(LayerOperations(layer.node, layer.op, layer.driven_by.value, macs, done, float(macs * times)))
-        return Reading(self.timesteps, tuple(neurons), tuple(layers))
+            ann = macs * self._presented.count  # the ANN sees each presentation
+            layers.append(LayerOperations(layer.node, layer.op, layer.driven_by.value, ann, done, float(macs * times)))
+        return Reading(self.timesteps, tuple(neurons), tuple(layers), steps)
 
     def _operations(self, count: int) -> dict[str, float]:
         events = {

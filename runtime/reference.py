@@ -19,6 +19,7 @@ from snncc.neurons.burst_if import step as neuron_step
 from snncc.neurons.signed_burst import step as signed_step
 from snncc.passes.analyse import analyse
 from snncc.runtime.parameters import NeuronParameters
+from snncc.runtime.presented import Presented
 from snncc.runtime.segments import Segment, SegmentRunner, is_pool_over_time, plan, single
 from snncc.runtime.session import Array
 
@@ -34,6 +35,7 @@ class Simulation:
             Where a network of fixed batch mixes its samples (`Analysis.separable`), summed over timesteps only.
         increments: the same for each MaxPool between neurons: the sum of what it passed on, absolute.
         samples: N.
+        exits: where samples may leave early, the number of timesteps that were run for each, [N].
     """
 
     outputs: dict[str, Array]
@@ -41,6 +43,7 @@ class Simulation:
     spikes: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     increments: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     samples: int = 0
+    exits: NDArray[np.int64] | None = None
 
 
 class _Neuron:
@@ -110,13 +113,15 @@ class _Now:
 class ReferenceSimulator:
     """Simulates a network without time (as `unlower` returns it)."""
 
-    def __init__(self, graph: gs.Graph, timesteps: int) -> None:
+    def __init__(self, graph: gs.Graph, timesteps: int, threads: int = 0) -> None:
+        """Load the pieces between the neurons, with a number of threads each; 0 for one per core."""
         self.graph, self.timesteps = graph, timesteps
         self.analysis = analyse(graph)
+        self._presented = Presented.of(graph, self.analysis, timesteps)
         self._neurons = {site.node for site in self.analysis.neurons}
         self._steps = plan(graph, self.analysis, self._is_break)
         self._runners = {
-            id(step): SegmentRunner(graph, step if isinstance(step, Segment) else single(step), self.analysis)
+            id(step): SegmentRunner(graph, step if isinstance(step, Segment) else single(step), self.analysis, threads)
             for step in self._steps
             if isinstance(step, Segment) or step.name not in self._neurons
         }
@@ -128,28 +133,42 @@ class ReferenceSimulator:
         """Run one batch.
 
         Args:
-            feeds: by input name, [N, ...].
+            feeds: by input name, [N, ...]; [T, N, ...] where frames are presented.
             trace: also run the readout on the running mean after each timestep.
         """
-        values: dict[str, Array] = dict(feeds)
+        presented = self._presented
+        values: dict[str, Array] = presented.feeds(feeds)
         for step in self._steps:
             if isinstance(step, Segment) and step.domain is Domain.STATIC:
                 values.update(self._runners[id(step)].run(values))
-        result = Simulation({}, samples=len(next(iter(feeds.values()))))
-        decoded = self._step_through(values, result, trace)
-        result.outputs = self._readout({**values, **decoded})
+        result = Simulation({}, samples=presented.samples(feeds))
+        over_time = self._step_through(values, result, trace)
+        static = presented.once(values)
+        means = {name: presented.running(np.stack(steps)) for name, steps in over_time.items()}
+        result.outputs = self._readout({**static, **{name: value[-1] for name, value in means.items()}})
+        if trace:
+            traced = [
+                self._readout({**static, **{name: value[t] for name, value in means.items()}})
+                for t in range(self.timesteps)
+            ]
+            result.trace = {name: np.stack([step[name] for step in traced]) for name in result.outputs}
         return result
 
-    def _step_through(self, values: dict[str, Array], result: Simulation, trace: bool) -> dict[str, Array]:
-        """Run all timesteps and return the means over time of the temporal tensors that the readout reads."""
+    def _step_through(self, values: dict[str, Array], result: Simulation, trace: bool) -> dict[str, list[Array]]:
+        """Run all timesteps from one start of the neurons to the next.
+
+        Return the means over the timesteps so far of the temporal tensors that the readout reads, after each timestep
+        if a trace is wanted or they are needed for the mean over several presentations, else the last ones.
+        """
         neurons = {n.name: _Neuron(NeuronParameters.of(n)) for n in self.graph.nodes if n.name in self._neurons}
         cumulative: dict[str, Array] = {}
         forms = _Forms()
         wanted = self._leaving()
-        leaving: dict[str, Array] = {}
-        traced: dict[str, list[Array]] = {}
-        for t in range(1, self.timesteps + 1):
-            now = _Now(values, forms, self.analysis, t)
+        leaving: dict[str, list[Array]] = {name: [] for name in wanted}
+        static = {name: value for name, value in values.items() if name not in self._presented.inputs}
+        for t in range(1, self._presented.period + 1):
+            frames = {name: values[name][t - 1] for name in self._presented.inputs}
+            now = _Now({**static, **frames}, forms, self.analysis, t)
             for step in self._steps:
                 if isinstance(step, Segment):
                     if step.domain is Domain.TEMPORAL:
@@ -164,11 +183,9 @@ class ReferenceSimulator:
                     gained = self._increment(step, now.values, cumulative)
                     now.values[step.outputs[0].name] = gained
                     self._add(result.increments, step.name, np.abs(gained))
-            leaving = {name: now.get(name, Form.MEAN) for name in wanted}
-            if trace:
-                for name, value in self._readout({**values, **leaving}).items():
-                    traced.setdefault(name, []).append(value)
-        result.trace = {name: np.stack(steps) for name, steps in traced.items()}
+            for name in wanted:
+                value = now.get(name, Form.MEAN)
+                leaving[name] = [*leaving[name], value] if trace or self._presented.count > 1 else [value]
         return leaving
 
     def _increment(self, node: gs.Node, now: Mapping[str, Array], cumulative: dict[str, Array]) -> Array:

@@ -19,8 +19,9 @@ import onnx_graphsurgeon as gs
 from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import DOMAIN, FLOAT_OF, is_missing, outer_inputs
 from snncc.neurons.functions import functions
-from snncc.ops import ENCODE, Role, spec_of
+from snncc.ops import MARKS, Role, spec_of
 from snncc.runtime.buffers import BufferPool
+from snncc.runtime.rows import RowSession
 from snncc.runtime.session import Array, Session
 
 _ROWS = 64
@@ -173,9 +174,9 @@ def submodel(
 
 
 def _exported(node: gs.Node) -> onnx.NodeProto:
-    """Export a node; what marks a value to encode is the identity."""
+    """Export a node; a mark is the identity."""
     exported: onnx.NodeProto = Exporter.export_node(node)
-    if node.domain == DOMAIN and node.op == ENCODE:
+    if node.domain == DOMAIN and node.op in MARKS:
         exported = onnx.helper.make_node("Identity", list(exported.input), list(exported.output), name=node.name)
     return exported
 
@@ -198,6 +199,8 @@ class SegmentRunner:
         analysis: Analysis,
         threads: int = 0,
         buffers: BufferPool | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         """Load the segment.
 
@@ -207,6 +210,7 @@ class SegmentRunner:
             analysis: the graph's analysis.
             threads: size of the session's thread pool, 0 for one thread per core.
             buffers: where the outputs over time come from; None: fresh arrays.
+            apart: each sample gets, bit for bit, what it would get alone, where axis 0 enumerates samples.
 
         Raises:
             ModelError: ONNX Runtime can't load it.
@@ -216,7 +220,13 @@ class SegmentRunner:
         self._batched = analysis.batched
         self._foldable = analysis.foldable
         model = submodel(graph, segment.nodes, segment.inputs, segment.outputs)
-        self._session = Session(model, f"the layers around node '{segment.nodes[0].name}'", threads)
+        what = f"the layers around node '{segment.nodes[0].name}'"
+        self._session: Session | RowSession
+        if apart and analysis.foldable and all(t.name in analysis.batched for t in segment.outputs):
+            batched = {t.name for t in segment.inputs if t.name in analysis.batched}
+            self._session = RowSession(model, what, threads, batched)
+        else:
+            self._session = Session(model, what, threads)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once, on plain tensors."""

@@ -3,6 +3,7 @@
 The inverse of lowering. Whatever looks into an artifact (reference simulator, meter, inspection) works on this form and
 derives the time domains anew, so it does not depend on how time was lowered:
 
+    FoldTime                                               ->  Frames, which marks an input of frames
     RepeatInput, RunningMean, Increment, RateDecode, ...   ->  nothing
     BurstIF, SignedBurst, ...                              ->  the same
     MaxPoolIncrement                                       ->  MaxPool
@@ -18,8 +19,9 @@ import onnx_graphsurgeon as gs
 from snncc.artifact import Record
 from snncc.errors import ArtifactError
 from snncc.graph import DOMAIN, import_graph, infer_shapes, name_nodes, replace_reads
+from snncc.ops import FRAMES, is_frames
 
-_TRANSPARENT = {"RepeatInput", "RateDecode", "RunningMean", "Increment", "Finite", "LastStep"}
+_TRANSPARENT = {"RepeatInput", "RateDecode", "RunningMean", "Increment", "Finite", "LastStep", "InOrder"}
 _TRANSPARENT |= {"RunningMeanStep", "IncrementStep"}
 NEURON_STEPS = ("BurstIFStep", "SignedBurstStep", "SignedBurstReluStep", "SignedBurstClipStep")
 
@@ -52,6 +54,11 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
         if node.domain == DOMAIN and node.op == "MaxPoolIncrement":
             node.op, node.domain = "MaxPool", None
             node.attrs.pop("timesteps", None)
+        elif node.domain == DOMAIN and node.op == "FoldTime":
+            node.op, node.attrs = FRAMES, {"timesteps": record.timesteps, "period": record.period}
+    for tensor in graph.inputs:
+        if any(is_frames(node) for node in tensor.outputs) and tensor.shape:
+            tensor.shape = list(tensor.shape)[1:]
     graph.nodes[:] = kept
     _forget_shapes(graph)
     graph.cleanup(remove_unused_graph_inputs=False).toposort()
@@ -98,6 +105,7 @@ def _splice(graph: gs.Graph, scan: gs.Node, record: Record, replaced: dict[str, 
     emitted = list(zip(scan.outputs[states:], body.outputs[states:], strict=True))
     initial = dict(zip((t.name for t in body.inputs), scan.inputs, strict=False))
     inner = []
+    frames = {t.name for t in body.inputs[states + 1 :]}
     for node in body.nodes:
         if node.op in NEURON_STEPS:
             if node.op == "BurstIFStep":
@@ -107,6 +115,9 @@ def _splice(graph: gs.Graph, scan: gs.Node, record: Record, replaced: dict[str, 
             node.inputs = node.inputs[:3]
             node.attrs["timesteps"] = record.timesteps
             node.outputs = node.outputs[:1]
+        elif node.op == "Identity" and node.inputs[0].name in frames:
+            node.op, node.domain, node.inputs = FRAMES, DOMAIN, [initial[node.inputs[0].name]]
+            node.attrs = {"timesteps": record.timesteps, "period": record.timesteps}
         elif node.op == "MaxPoolIncrementStep":
             node.op, node.domain = "MaxPool", None
             node.inputs, node.outputs = node.inputs[:1], node.outputs[:1]

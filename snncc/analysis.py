@@ -32,6 +32,7 @@ class Traffic(enum.Enum):
     """What a tensor carries."""
 
     ANALOG = "analog"  # values that don't change over time
+    FRAMES = "frames"  # what the input presents, new at each timestep, before any neuron
     SPIKES = "spikes"  # spikes, possibly moved, merged, pooled or scaled
     GRADED = "graded"  # arbitrary values, new ones at each timestep
     READOUT = "readout"  # values computed once, from means over time
@@ -143,7 +144,7 @@ class Analysis:
 
     def macs(self) -> dict[str, int]:
         """Sum the multiply-accumulates of one sample by what drives them (`Traffic` values) and in `total`."""
-        sums = {traffic.value: 0 for traffic in Traffic}
-        for layer in self.layers:
-            sums[layer.driven_by.value] += layer.macs or 0
+        sums = {traffic.value: 0 for traffic in Traffic if traffic is not Traffic.FRAMES}
+        for layer in self.layers:  # "frames" are named only where there are some
+            sums[layer.driven_by.value] = sums.get(layer.driven_by.value, 0) + (layer.macs or 0)
         return {**sums, "total": sum(sums.values())}

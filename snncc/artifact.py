@@ -6,7 +6,8 @@ Keys of `metadata_props`, each holding JSON:
     snncc.source         name and SHA-256 of the network it was made of
     snncc.config         the options of the compile
     snncc.calibration    source, number of samples and fingerprint of the calibration data, or null
-    snncc.network        multiply-accumulates by what drives them, and of the ANN; how time is lowered
+    snncc.network        multiply-accumulates by what drives them, and of the ANN; how time is lowered; the inputs that
+                         present frames
     snncc.layers         a record per layer of neurons
     snncc.warnings       what the compile warned about
 """
@@ -107,6 +108,16 @@ class Record:
         """T."""
         return int(self.config["timesteps"])
 
+    @property
+    def frames(self) -> list[str]:
+        """The inputs that present a frame at each timestep, [T, N, ...]."""
+        return list(self.network.get("frames", []))
+
+    @property
+    def period(self) -> int:
+        """R, timesteps from one start of the neurons to the next: T unless they start anew within a sample."""
+        return int(self.config.get("reset_after") or self.timesteps)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain values, for JSON."""
         return asdict(self)
@@ -201,6 +212,10 @@ def read_record(model: onnx.ModelProto, what: str) -> Record:
             _check_types(layer)
         if record.timesteps < 1:
             raise ValueError("timesteps is less than 1")
+        if record.period < 1 or record.timesteps % record.period:
+            raise ValueError("reset_after doesn't divide the timesteps")
+        if not all(isinstance(name, str) for name in record.frames):
+            raise ValueError("the inputs that present frames are no names")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             f"{what} has a damaged record ({type(error).__name__}: {first_line(error)}): compile the network again"

@@ -18,6 +18,8 @@ NEURONS = ("auto", "burst", "signed")
 """What a ReLU may become."""
 WEIGHTS = ("float32", "int8")
 """How the weights that spikes reach are kept."""
+INPUT_CODINGS = ("constant", "frames")
+"""What an input presents: the same values at every timestep, or a frame of its own at each."""
 THRESHOLD_METHODS = ("mse", "max", "percentile")
 """How θ is found: least squared error, or ψ spikes reach the activation's maximum or a percentile of it."""
 
@@ -50,6 +52,9 @@ class Config:
             but neurons, linear operators and pooling stands there.
         trace: add an output `<name>_trace` [T, ...] with the running mean of each output after each timestep.
         batch_size: samples per calibration chunk; a matter of memory and speed, not of results.
+        input_coding: one of `INPUT_CODINGS`.
+        reset_after: with frames, the number of timesteps after which all neurons start anew, a divisor of T; None: the
+            compile decides (see `snncc.sequences`), T: never within a sample.
 
     Raises:
         UsageError: an option is out of range.
@@ -71,6 +76,8 @@ class Config:
     strict: bool = False
     trace: bool = False
     batch_size: int = 32
+    input_coding: str = "constant"
+    reset_after: int | None = None
 
     def __post_init__(self) -> None:
         if self.neuron not in NEURONS:
@@ -89,10 +96,38 @@ class Config:
             raise UsageError(
                 f"threshold_method is {self.threshold_method!r}: it must be one of {', '.join(THRESHOLD_METHODS)}"
             )
+        if self.input_coding not in INPUT_CODINGS:
+            raise UsageError(f"input_coding is {self.input_coding!r}: it must be one of {', '.join(INPUT_CODINGS)}")
+        if self.reset_after is not None:
+            self._check_reset(self.reset_after)
 
-    def to_dict(self) -> dict[str, int | float | bool | str]:
-        """Return the options as plain values, for JSON."""
-        return dataclasses.asdict(self)
+    def _check_reset(self, reset_after: int) -> None:
+        if not self.has_frames:
+            raise UsageError("reset_after is for frames, and the input is constant: give the input coding frames too")
+        _check_int("reset_after", reset_after, 1, self.timesteps)
+        if self.timesteps % reset_after:
+            raise UsageError(f"reset_after is {reset_after}: it must divide the {self.timesteps} timesteps")
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether each timestep has a frame of its own."""
+        return self.input_coding == "frames"
+
+    @property
+    def period(self) -> int:
+        """Timesteps from one start of the neurons to the next: T unless they are reset within a sample."""
+        return self.reset_after or self.timesteps
+
+    def of_a_period(self) -> Config:
+        """Return the options as a neuron sees them, which knows nothing of what was before its last start."""
+        return dataclasses.replace(self, timesteps=self.period, reset_after=None)
+
+    def to_dict(self) -> dict[str, int | float | bool | str | None]:
+        """Return the options as plain values, for JSON; those that are about frames only where there are some."""
+        values = dataclasses.asdict(self)
+        if not self.has_frames:
+            del values["input_coding"], values["reset_after"]
+        return values
 
 
 def _check_int(name: str, value: int, low: int, high: int) -> None:

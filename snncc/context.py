@@ -135,10 +135,12 @@ class Context:
     def layer_config(self, node: str) -> Config:
         """Return the options for one layer of neurons: the configuration, with the layer's own ψ, τ and v0.
 
+        The timesteps are those from one start of the neurons to the next.
+
         Raises:
             UsageError: they are out of range.
         """
-        config, quantised = self.config, self.quantised.get(node)
+        config, quantised = self.config.of_a_period(), self.quantised.get(node)
         if node in self.assignment:
             max_burst, threshold_ratio = self.assignment[node]
             config = replace(config, max_burst=max_burst, threshold_ratio=threshold_ratio)

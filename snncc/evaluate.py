@@ -6,7 +6,7 @@ It goes batch by batch and keeps sums only, so memory does not grow with the dat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,15 @@ from snncc.data import load as load_data
 from snncc.data.spec import InputSpec, format_shape
 from snncc.errors import DataError, UsageError
 from snncc.loader import LoadedModel
-from snncc.network import Source, SpikingNetwork, input_specs, read_ann, resolve_data, run_size
+from snncc.network import EARLY_SIZE, Source, SpikingNetwork, input_specs, read_ann, resolve_data, run_size
 from snncc.passes.base import Progress
+from snncc.runtime.early_exit import EarlyExit, class_output, run_early
 from snncc.runtime.executor import InstrumentedExecutor
+from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.meter import PROFILES, Meter, Reading
-from snncc.runtime.reference import Simulation
+from snncc.runtime.reference import ReferenceSimulator, Simulation
 from snncc.runtime.session import Array, Session
+from snncc.sequences import counterpart, run_ann
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class Evaluation:
         agreement_by_timestep: its agreement with the ANN.
         outputs: the distance of each floating-point output from the ANN's; empty without an ANN.
         reading: spikes, operations and energy per sample.
+        exits: number of samples that left after each timestep; None where all stay to the last.
         warnings: what the user should know.
+        counterpart: what the ANN's figures are of, where each timestep has a frame of its own; else None.
     """
 
     samples: int
@@ -73,6 +78,8 @@ class Evaluation:
     outputs: tuple[OutputError, ...]
     reading: Reading
     warnings: tuple[str, ...]
+    exits: tuple[int, ...] | None = None
+    counterpart: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON; activity and energy are per sample, energy in joules."""
@@ -83,6 +90,7 @@ class Evaluation:
             "neurons": reading.neuron_count,
             "spikes": reading.spikes,
             "firing_rate": reading.firing_rate,
+            "mean_timesteps": reading.mean_timesteps,
             "synaptic_operations": reading.synaptic_operations,
             "ann_macs": reading.ann_macs,
             "snn_macs": reading.snn_macs,
@@ -104,6 +112,8 @@ def evaluate(
     ann: Source | LoadedModel | None = None,
     backend: str = "fused",
     batch_size: int | None = None,
+    threads: int = 0,
+    early_exit: EarlyExit | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Run a spiking network over data, and its ANN beside it.
@@ -117,6 +127,8 @@ def evaluate(
         ann: the network that it was compiled from, for its accuracy, the agreement and the error of the outputs.
         backend: see `SpikingNetwork.run`.
         batch_size: samples at a time, where the networks' own batches are open; None for `run_size`.
+        threads: see `SpikingNetwork.run`.
+        early_exit: when a sample leaves before the last timestep; backend "fused" only.
         progress: told about finished batches.
 
     Raises:
@@ -125,28 +137,58 @@ def evaluate(
         ModelError: the ANN can't be read or breaks.
     """
     samples = data if isinstance(data, Dataset) else load_data(resolve_data(data), network.inputs)
-    other = None if ann is None else _Ann(read_ann(ann), network)
-    simulator = network.simulator(backend)
-    backend = "ort" if isinstance(simulator, InstrumentedExecutor) else backend
+    other = None if ann is None else _Ann(read_ann(ann), network, threads)
+    simulator = network.simulator(backend, threads)
     meter = Meter(network.sized(samples), network.record.timesteps)
-    size = _batch_size(samples, other, run_size(network.record.timesteps) if batch_size is None else batch_size)
+    size = _batch_size(samples, other, _run_size(network, backend, early_exit) if batch_size is None else batch_size)
     if not meter.analysis.separable:  # activity is summed run by run, so all runs must have the same size
         size = next(n for n in range(min(size, len(samples)), 0, -1) if len(samples) % n == 0)
+    period = network.record.period
     tally: _Tally | None = None
+    rule: EarlyExit | None = None
     done = 0
     for number, batch in enumerate(samples.batches(size), 1):
-        simulation = simulator.run(batch, trace=True)
+        if early_exit is None:
+            simulation = simulator.run(batch, trace=True)
+        else:
+            rule = rule or _rule_for(early_exit, samples, simulator, batch)
+            simulation = run_early(_fused(simulator), batch, rule, trace=True)
         if tally is None:
             tally = _Tally(samples, simulation)
         meter.add(simulation)
-        tally.add(simulation, None if other is None else other.run(batch), slice(done, done + simulation.samples))
+        expected = None if other is None else other.run(batch, network.inputs, period)
+        tally.add(simulation, expected, slice(done, done + simulation.samples))
         done += simulation.samples
         if progress is not None:
             progress(number, -(-len(samples) // size))
     if tally is None:
         raise DataError(f"{samples.source} holds no samples: give at least one")
     warnings = [*([] if other is None else other.warnings), *tally.warnings()]
-    return tally.evaluation(network.record.timesteps, backend, meter.reading(), warnings)
+    found = tally.evaluation(network.record.timesteps, backend, meter.reading(), warnings)
+    return replace(found, counterpart=None if other is None else counterpart(network.record.config))
+
+
+def _run_size(network: SpikingNetwork, backend: str, early_exit: EarlyExit | None) -> int:
+    return run_size(network.record.timesteps, backend) if early_exit is None else EARLY_SIZE
+
+
+def _fused(simulator: FusedExecutor | InstrumentedExecutor | ReferenceSimulator) -> FusedExecutor:
+    if not isinstance(simulator, FusedExecutor):
+        raise UsageError("samples can leave early with backend fused only: it runs timestep by timestep")
+    return simulator
+
+
+def _rule_for(
+    rule: EarlyExit,
+    data: Dataset,
+    simulator: FusedExecutor | InstrumentedExecutor | ReferenceSimulator,
+    batch: Mapping[str, Array],
+) -> EarlyExit:
+    """Return a rule that looks at the output with the class scores."""
+    if rule.output is not None:
+        return rule
+    first = _fused(simulator).run(batch)
+    return replace(rule, output=_class_output(data, first) or class_output(first.outputs, first.samples))
 
 
 def _batch_size(data: Dataset, ann: _Ann | None, wanted: int) -> int:
@@ -163,7 +205,7 @@ def _batch_size(data: Dataset, ann: _Ann | None, wanted: int) -> int:
 class _Ann:
     """The ANN as it is in its file: neither normalised nor optimised by snncc."""
 
-    def __init__(self, loaded: LoadedModel, network: SpikingNetwork) -> None:
+    def __init__(self, loaded: LoadedModel, network: SpikingNetwork, threads: int) -> None:
         specs = input_specs(loaded.model)
         wanted = [t.name for t in network.network.outputs]
         _check_same_inputs(loaded, specs, network.inputs)
@@ -183,10 +225,11 @@ class _Ann:
                 "the comparison is between two different networks"
             )
         self._wanted = wanted
-        self._session = Session(loaded.model, f"the ANN '{loaded.name}'")
+        self._session = Session(loaded.model, f"the ANN '{loaded.name}'", threads)
 
-    def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
-        return self._session.run(batch, self._wanted)
+    def run(self, batch: Mapping[str, Array], inputs: list[InputSpec], period: int) -> dict[str, Array]:
+        """Run it on a batch for the spiking network; see `snncc.sequences.run_ann`."""
+        return run_ann(self._session, batch, inputs, period, self._wanted)
 
 
 def _check_same_inputs(loaded: LoadedModel, ann: list[InputSpec], snn: list[InputSpec]) -> None:
@@ -238,6 +281,7 @@ class _Tally:
     counts: _Counts = field(default_factory=_Counts)
     distances: dict[str, _Distance] = field(default_factory=dict)
     not_finite: set[str] = field(default_factory=set)
+    exits: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         self.class_output = _class_output(self.data, self.first)
@@ -249,6 +293,9 @@ class _Tally:
     def add(self, snn: Simulation, ann: dict[str, Array] | None, rows: slice) -> None:
         self.samples += snn.samples
         self.compared = ann is not None
+        if snn.exits is not None:
+            longest = len(next(iter(snn.trace.values())))
+            self.exits = _plus(self.exits, np.bincount(snn.exits - 1, minlength=longest).astype(np.int64))
         for name, value in snn.outputs.items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 self.not_finite.add(name)
@@ -312,6 +359,7 @@ class _Tally:
             outputs=tuple(_output_error(name, distance) for name, distance in self.distances.items()),
             reading=reading,
             warnings=tuple(warnings),
+            exits=None if self.exits is None else tuple(int(n) for n in self.exits),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,35 @@ from snncc.config import Config
 from snncc.context import Context
 from snncc.data import Dataset, InputSpec
 from snncc.data import load as load_data
+from snncc.data.spec import check_shape
 from snncc.errors import ArtifactError, UsageError
+from snncc.exit_threshold import ExitThreshold, find_threshold
 from snncc.graph import DOMAIN, FLOAT_OF, export_model, first_line, import_graph, infer_shapes, shape_of
 from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
+from snncc.ops import is_frames
 from snncc.passes.analyse import analyse
 from snncc.passes.base import Progress
 from snncc.passes.sample_size import count_one_sample
 from snncc.passes.upgrade_opset import upgrade_opset
+from snncc.period import settled
 from snncc.pipeline import ANALYSE, Hook, convert
-from snncc.runtime import fused
+from snncc.runtime.early_exit import EarlyExit, run_early
 from snncc.runtime.executor import InstrumentedExecutor, OrtExecutor
 from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.reference import ReferenceSimulator
+from snncc.runtime.stepper import Stepper
 from snncc.runtime.unlower import unlower
+from snncc.sequences import with_frames
 from snncc.weight_guard import is_better
 
 Source = str | os.PathLike[str] | onnx.ModelProto
 """A model: the path of an ONNX file, `zoo:NAME`, or a model in memory."""
 
 BACKENDS = ("fused", "ort", "numpy")
+EARLY_SIZE = 128
+"""Samples that run at a time where they may leave early: those that stay go on together."""
+
 _ROWS = 512
 """Most samples times timesteps that run together."""
 
@@ -54,15 +64,18 @@ class SpikingNetwork:
 
     def __init__(self, model: onnx.ModelProto, record: Record) -> None:
         self.model, self.record = model, record
-        self._executor: OrtExecutor | None = None
-        self._fused: FusedExecutor | None = None
-        self._fusible: bool | None = None
+        self._executors: dict[int, OrtExecutor] = {}
+        self._fused: dict[int, FusedExecutor] = {}
         self._network: gs.Graph | None = None
 
     @property
     def inputs(self) -> list[InputSpec]:
-        """The inputs, which are those of the ANN."""
-        return input_specs(self.model)
+        """The inputs, which are those of the ANN; where they present frames, with `timesteps`."""
+        framed = self.record.frames
+        return [
+            InputSpec(spec.name, spec.dtype, spec.shape[1:], self.record.timesteps) if spec.name in framed else spec
+            for spec in input_specs(self.model)
+        ]
 
     @property
     def network(self) -> gs.Graph:
@@ -81,57 +94,128 @@ class SpikingNetwork:
         *,
         backend: str = "fused",
         batch_size: int | None = None,
+        threads: int = 0,
         progress: Progress | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Run the network.
 
         Args:
-            inputs: an array for a network with one input, a mapping from input names to arrays, or a `Dataset`.
+            inputs: an array for a network with one input, a mapping from input names to arrays, or a `Dataset`. The
+                samples are on axis 0; frames, where the network takes some, on axis 1.
             backend: "fused" for the fast executor, "ort" for the artifact as it is in ONNX Runtime, "numpy" for the
-                reference simulator. A network with a trace, or whose time can't be folded, runs in "ort" for "fused".
+                reference simulator. A network with a trace runs in "ort" for "fused".
             batch_size: samples at a time, where the network's own batch is open; None for `run_size`.
+            threads: threads for everything, 0 for one per core.
             progress: told about finished batches.
 
         Returns:
             By output name, an array with the outputs of all samples.
 
         Raises:
-            UsageError: there is no such backend.
+            UsageError: there is no such backend, or a number is out of range.
             DataError: the inputs don't fit the network.
         """
-        if backend not in BACKENDS:
-            raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
+        _check_run(backend, threads)
         data = inputs if isinstance(inputs, Dataset) else load_data(inputs, self.inputs)
-        batch_size = run_size(self.record.timesteps) if batch_size is None else batch_size
         parts: list[dict[str, NDArray[Any]]] = []
         traces = {name for node in self.model.graph.node if node.op_type == "UnfoldTime" for name in node.output}
-        if backend == "ort" or (backend == "fused" and (traces or not self._is_fusible())):
-            self._executor = self._executor or OrtExecutor(self.model)
-            parts += [self._executor.run(batch) for batch in in_batches(data, batch_size, progress)]
+        if backend == "ort" or (backend == "fused" and traces):
+            if threads not in self._executors:
+                self._executors[threads] = OrtExecutor(self.model, threads)
+            executor = self._executors[threads]
+            batch_size = run_size(self.record.timesteps, "ort") if batch_size is None else batch_size
+            parts += [executor.run(batch) for batch in in_batches(data, batch_size, progress)]
         else:
-            simulator = self.simulator(backend)
+            simulator = self.simulator(backend, threads)
+            batch_size = run_size(self.record.timesteps, backend) if batch_size is None else batch_size
             parts += [simulator.run(batch).outputs for batch in in_batches(data, batch_size, progress)]
         return {name: _join([p[name] for p in parts], traced=name in traces) for name in parts[0]}
 
-    def _is_fusible(self) -> bool:
-        if self._fusible is None:
-            self._fusible = fused.runs(analyse(self.network))
-        return self._fusible
+    def run_early(
+        self,
+        inputs: Any,
+        rule: EarlyExit,
+        *,
+        batch_size: int | None = None,
+        threads: int = 0,
+        progress: Progress | None = None,
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+        """Run the network; each sample leaves as soon as its running output is confident enough.
 
-    def simulator(self, backend: str = "fused") -> FusedExecutor | InstrumentedExecutor | ReferenceSimulator:
-        """Return an executor that also reports spikes and outputs over time; for the backends see `run`.
+        Args:
+            inputs: see `run`.
+            rule: when a sample leaves.
+            batch_size: see `run`.
+            threads: see `run`.
+            progress: told about finished batches.
+
+        Returns:
+            By output name, an array with the outputs of all samples; and the timesteps that each took, [N].
 
         Raises:
-            UsageError: there is no such backend.
+            UsageError: no output holds class scores, or a number is out of range.
+            DataError: the inputs don't fit the network.
         """
-        if backend not in BACKENDS:
-            raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
+        executor = self.fused(threads)
+        data = inputs if isinstance(inputs, Dataset) else load_data(inputs, self.inputs)
+        batch_size = EARLY_SIZE if batch_size is None else batch_size
+        parts = [run_early(executor, batch, rule) for batch in in_batches(data, batch_size, progress)]
+        outputs = {name: _join([p.outputs[name] for p in parts], traced=False) for name in parts[0].outputs}
+        return outputs, np.concatenate([p.exits for p in parts if p.exits is not None])
+
+    def exit_rule(
+        self, data: Any, max_drop: float = 0.2, *, measure: str = "margin", output: str | None = None, threads: int = 0
+    ) -> ExitThreshold:
+        """Find how sure the network must be for a sample to leave early.
+
+        Args:
+            data: samples that aren't those which the result is judged by; see `run`.
+            max_drop: percentage points of them of which another class may be said than after all timesteps.
+            measure: what confidence is; see `EarlyExit`.
+            output: name of the output with the class scores; None: the first of shape [N, K].
+            threads: see `run`.
+
+        Raises:
+            UsageError: no output holds class scores, or a number is out of range.
+            DataError: the data doesn't fit the network.
+        """
+        executor = self.fused(threads)
+        samples = data if isinstance(data, Dataset) else load_data(resolve_data(data), self.inputs)
+        return find_threshold(executor, in_batches(samples, EARLY_SIZE), max_drop / 100, measure, output)
+
+    def simulator(
+        self, backend: str = "fused", threads: int = 0
+    ) -> FusedExecutor | InstrumentedExecutor | ReferenceSimulator:
+        """Return an executor that also reports spikes and outputs over time; for the options see `run`.
+
+        Raises:
+            UsageError: there is no such backend, or a number is out of range.
+        """
+        _check_run(backend, threads)
         if backend == "numpy":
-            return ReferenceSimulator(self.network, self.record.timesteps)
-        if backend == "fused" and self._is_fusible():
-            self._fused = self._fused or FusedExecutor(self.network, self.record.timesteps)
-            return self._fused
-        return InstrumentedExecutor(self.model, self.network, self.record.timesteps)
+            return ReferenceSimulator(self.network, self.record.timesteps, threads)
+        if backend == "fused":
+            return self.fused(threads)
+        return InstrumentedExecutor(self.model, self.network, self.record.timesteps, threads)
+
+    def stepper(self, batch: int | None = None, *, threads: int = 0) -> Stepper:
+        """Return the network before its first timestep, to run one at a time: for input that arrives over time.
+
+        Args:
+            batch: number of samples; None for the network's own, or 1 where that is open.
+            threads: threads for everything, 0 for one per core.
+
+        Raises:
+            UsageError: the network takes another number of samples at a time, or a number is out of range.
+        """
+        return Stepper(self.fused(threads), self.inputs, batch)
+
+    def fused(self, threads: int = 0) -> FusedExecutor:
+        """Return the fast executor; see `run`."""
+        _check_run("fused", threads)
+        if threads not in self._fused:
+            self._fused[threads] = FusedExecutor(self.network, self.record.timesteps, threads)
+        return self._fused[threads]
 
     def report(self) -> dict[str, Any]:
         """Return what the artifact says about itself as plain values: configuration, calibration, layers, warnings."""
@@ -152,9 +236,16 @@ def _join(parts: list[NDArray[Any]], *, traced: bool) -> NDArray[Any]:
     return np.concatenate(parts, axis=1 if traced else 0)
 
 
-def run_size(timesteps: int) -> int:
-    """Return how many samples to run at a time: 32, or fewer for many timesteps, all of which are in memory at once."""
-    return max(1, min(32, _ROWS // timesteps))
+def _check_run(backend: str, threads: int) -> None:
+    if backend not in BACKENDS:
+        raise UsageError(f"backend is {backend!r}: it must be one of {', '.join(BACKENDS)}")
+    if threads < 0:
+        raise UsageError(f"threads is {threads}: it must be at least 1, or 0 for one per core")
+
+
+def run_size(timesteps: int, backend: str) -> int:
+    """Return how many samples to run at a time: fewer for many timesteps, where all of them are in memory at once."""
+    return 32 if backend == "fused" else max(1, min(32, _ROWS // timesteps))
 
 
 def in_batches(data: Dataset, size: int, progress: Progress | None = None) -> Any:
@@ -166,6 +257,28 @@ def in_batches(data: Dataset, size: int, progress: Progress | None = None) -> An
         yield batch
         if progress is not None:
             progress(number, count)
+
+
+def prepared(source: Any, loaded: LoadedModel, config: Config) -> Dataset:
+    """Return data for the spiking network that a compile of an ANN would make.
+
+    Args:
+        source: data as `compile` takes it. A `Dataset` may have been made for other timesteps.
+        loaded: the ANN.
+        config: options of the compile.
+
+    Raises:
+        DataError: the data doesn't fit the network.
+        UsageError: no input can present frames.
+    """
+    specs = with_frames(input_specs(loaded.model), config)
+    if not isinstance(source, Dataset):
+        return load_data(resolve_data(source), specs)
+    if [spec.timesteps for spec in source.inputs] == [spec.timesteps for spec in specs]:
+        return source
+    for spec in specs:
+        check_shape(spec, source.arrays[spec.name].shape, f"{source.source}: array for input '{spec.name}'")
+    return replace(source, inputs=tuple(specs))
 
 
 def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
@@ -242,7 +355,8 @@ def compile(
 
     Args:
         model: path of an ONNX file, `zoo:NAME`, a model in memory, or what `read_ann` returned.
-        calibration: data as the network's inputs take it: a path (.npz, .npy, folder of images), `zoo:calibration`,
+        calibration: data as the network's inputs take it, with the frames of a sample on axis 1 if the input coding is
+            "frames": a path (.npz, .npy, folder of images), `zoo:calibration`,
             an array, a mapping from input names to arrays, an iterable of batches, or a `Dataset`. A few hundred
             samples are enough. None: thresholds are guessed, with a warning in `record.warnings`.
         config: options; the default is T=8, ψ=4.
@@ -265,11 +379,13 @@ def compile(
         raise UsageError("8-bit weights need the range of the currents: give calibration data (--calib)")
     data: Dataset | None = None
     if calibration is not None:
-        specs = input_specs(loaded.model)
-        data = calibration if isinstance(calibration, Dataset) else load_data(resolve_data(calibration), specs)
+        data = prepared(calibration, loaded, config)
+    config, note = settled(config, data, loaded)
 
     def convert_with(fit_weights: bool) -> tuple[SpikingNetwork, gs.Graph, Context]:
         ctx = Context(config, data, dict(assignment or {}), fit_weights=fit_weights)
+        if note is not None:
+            ctx.warn(note)
         if config.weight_calibration and not fit_weights:
             ctx.warn("weight calibration was left out: on the samples that are held back it made nothing better")
         return _converted(loaded, ctx, hook, progress)
@@ -278,7 +394,7 @@ def compile(
     if data is None or not config.weight_calibration or all(c.weight is None for c in ctx.corrections.values()):
         return network
     plain, _, _ = convert_with(False)
-    better = is_better(network.model, plain.model, loaded.model, data, graph, config.batch_size)
+    better = is_better(network.model, plain.model, loaded.model, data, graph, config)
     return network if better else plain
 
 
@@ -288,7 +404,7 @@ def _converted(
     """Convert a network; return it, its graph, and what was found on the way."""
     graph = analyse_network(loaded, ctx, hook)
     _check_assignment(ctx)
-    account = _account(graph, ctx)
+    account = {**_account(graph, ctx), **_frames(graph)}
     hook.run(convert(progress), graph, ctx)
     if ctx.config.weights != "float32":
         account["float_layers"] = dict(ctx.float_layers)
@@ -297,6 +413,12 @@ def _converted(
     record = _record(loaded, ctx, account)
     metadata = {p.key: p.value for p in loaded.model.metadata_props}
     return SpikingNetwork(build(graph, record, metadata), record), graph, ctx
+
+
+def _frames(graph: gs.Graph) -> dict[str, list[str]]:
+    """Return what the record says about inputs that present frames; nothing where there are none."""
+    names = [t.name for t in graph.inputs if any(is_frames(node) for node in t.outputs)]
+    return {"frames": names} if names else {}
 
 
 def _check_assignment(ctx: Context) -> None:
@@ -350,6 +472,8 @@ def sized_graph(graph: gs.Graph, data: Dataset) -> gs.Graph:
     """Give the open axes of a graph's inputs the sizes of the data, batch aside; infer all shapes anew, in place."""
     for tensor in graph.inputs:
         shape = data.arrays[tensor.name].shape
+        if any(is_frames(node) for node in tensor.outputs):
+            shape = (shape[0], *shape[2:])
         tensor.shape = [tensor.shape[0], *shape[1:]] if tensor.shape else tensor.shape
     infer_shapes(graph)
     return graph

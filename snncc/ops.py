@@ -75,6 +75,10 @@ class OpSpec:
 ENCODE = "Encode"
 """Operator of the domain `snncc` that marks where spikes encode a value: the identity, until it becomes a neuron."""
 
+FRAMES = "Frames"
+"""Operator of the domain `snncc` that marks an input that presents a frame at each timestep: the identity."""
+MARKS = (ENCODE, FRAMES)
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -237,6 +241,7 @@ _SNNCC = {
     INT8_CONV: OpSpec(Role.WEIGHTED, batch=rules.first_input, channel_axis=1),
     INT8_MATMUL: OpSpec(Role.WEIGHTED, batch=rules.first_input, channel_axis="last"),
     ENCODE: OpSpec(Role.ACTIVATION, batch=rules.first_input),
+    FRAMES: OpSpec(Role.LINEAR, batch=rules.first_input, pointwise=True),
 }
 
 _UNKNOWN = OpSpec(Role.NONLINEAR)
@@ -255,6 +260,8 @@ def spec_of(node: gs.Node) -> OpSpec:
         return replace(spec, role=Role.NONLINEAR)
     if node.op in ("Resize", "Upsample") and not _resize_is_linear(node):
         return OpSpec(Role.NONLINEAR, batch=spec.batch)
+    if node.op == "Cast" and node.inputs[0].inputs and is_frames(node.inputs[0].inputs[0]):
+        return OpSpec(Role.LINEAR, batch=spec.batch, pointwise=True)  # from one floating-point type to another
     if node.op == "Pad" and node.attrs.get("mode", "constant") not in ("constant", "reflect", "edge", "wrap"):
         return _UNKNOWN
     if node.op in ("BatchNormalization", "Dropout") and _trains(node):
@@ -262,6 +269,11 @@ def spec_of(node: gs.Node) -> OpSpec:
     if node.op == "MaxPool" and len(node.outputs) > 1 and not is_missing(node.outputs[1]):
         return _nonlinear(spec.batch)  # the indices of the maxima are no increment
     return spec
+
+
+def is_frames(node: gs.Node) -> bool:
+    """Whether a node is the mark of an input that presents frames."""
+    return bool(node.domain == DOMAIN and node.op == FRAMES)
 
 
 def is_partial(node: gs.Node) -> bool:

@@ -30,6 +30,7 @@ from snncc.passes.infer_shapes import InferShapes
 from snncc.passes.insert_neurons import InsertNeurons
 from snncc.passes.int8_weights import QuantiseWeights
 from snncc.passes.lower import LowerTime
+from snncc.passes.mark_frames import MarkFrames
 from snncc.passes.normalise import NORMALISE
 from snncc.passes.place_encoders import PlaceEncoders, activation_nodes
 from snncc.runtime.session import Session
@@ -45,6 +46,10 @@ class Refuse(Pass):
         if ctx.config.trace:
             remedy = "compile without --trace"
             obstacles += [Obstacle(graph.name, "trace", line, remedy) for line in ctx.analysis.readout_blockers]
+        if ctx.config.period < ctx.config.timesteps and not ctx.analysis.foldable:
+            remedy = f"compile with --reset-after {ctx.config.timesteps}, so that they never do"
+            lines = [f"neurons can't start anew within a sample: {line}" for line in ctx.analysis.fold_blockers]
+            obstacles += [Obstacle(graph.name, "input coding frames", line, remedy) for line in lines]
         if ctx.config.strict:
             obstacles += _not_spiking(graph, ctx)
         if obstacles:
@@ -61,6 +66,8 @@ def _not_spiking(graph: gs.Graph, ctx: Context) -> list[Obstacle]:
     for node in graph.nodes:
         if analysis.domains[node.name] is not Domain.TEMPORAL or node.name in neurons or node.name in functions:
             continue
+        if node.outputs and analysis.traffic.get(node.outputs[0].name) is Traffic.FRAMES:
+            continue  # what comes before the first neuron, as with a constant input
         if node.name in graded:
             reason, remedy = "graded values, not spikes, drive its weights", "compile without --analog, or --strict"
         elif analysis.modes[node.name] is Form.MEAN:
@@ -80,6 +87,8 @@ ANALYSE: tuple[Pass, ...] = (
     RemoveDeadNodes(),
     # What FreeBatch opened is open in the shapes too.
     InferShapes(),
+    # What the normal form does to an input doesn't depend on what it presents; the encoders' places do.
+    MarkFrames(),
     # Needs shapes and domains; the last change before the analysis that everything else relies on.
     PlaceEncoders(),
     Analyse(),

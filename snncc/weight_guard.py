@@ -11,14 +11,21 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.allocation.metric import Distance, class_output
+from snncc.config import Config
 from snncc.data import Dataset
 from snncc.passes.weight_fit import held_back
 from snncc.runtime.executor import OrtExecutor
 from snncc.runtime.session import Array, Session
+from snncc.sequences import run_ann, samples_of
 
 
 def is_better(
-    fitted: onnx.ModelProto, plain: onnx.ModelProto, ann: onnx.ModelProto, data: Dataset, graph: gs.Graph, size: int
+    fitted: onnx.ModelProto,
+    plain: onnx.ModelProto,
+    ann: onnx.ModelProto,
+    data: Dataset,
+    graph: gs.Graph,
+    config: Config,
 ) -> bool:
     """Compare two artifacts of one network on the held-back samples: by agreement with the ANN, then by distance.
 
@@ -28,15 +35,15 @@ def is_better(
         ann: the network that both were made of.
         data: the calibration set.
         graph: a graph of the network, whose outputs say what a class score is.
-        size: samples at a time, where the network's batch is open.
+        config: options of the compile.
     """
+    period = config.period
     session, executors = Session(ann, "the ANN"), [OrtExecutor(model) for model in (fitted, plain)]
     distance = Distance(class_output(graph, data), 2)
-    for feeds, rows in _batches(data, size):
+    for feeds, rows in _batches(data, config.batch_size):
         found = [executor.run(feeds) for executor in executors]
-        distance.add(
-            _picked(session.run(feeds), rows), {n: np.stack([f[n][rows] for f in found]) for n in _names(found, rows)}
-        )
+        expected = run_ann(session, feeds, data.inputs, period, None)
+        distance.add(_picked(expected, rows), {n: np.stack([f[n][rows] for f in found]) for n in _names(found, rows)})
     loss, agreement = distance.loss(), distance.agreement()
     if agreement is not None and agreement[0] != agreement[1]:
         return bool(agreement[0] > agreement[1])
@@ -46,8 +53,9 @@ def is_better(
 def _batches(data: Dataset, size: int) -> Iterator[tuple[dict[str, NDArray[Any]], NDArray[np.intp]]]:
     """Yield the held-back samples, and which of the outputs are theirs: all, unless the batch is fixed."""
     fixed, first = data.inputs[0].batch, 0
+    framed = [spec.name for spec in data.inputs if spec.timesteps is not None]
     for batch in data.batches(fixed or size * 4):
-        samples = len(next(iter(batch.values())))
+        samples = samples_of(batch, framed)
         rows = np.flatnonzero(held_back(first, samples)[1])
         first += samples
         if not len(rows):
@@ -55,7 +63,8 @@ def _batches(data: Dataset, size: int) -> Iterator[tuple[dict[str, NDArray[Any]]
         if fixed:
             yield batch, rows
         else:
-            yield {name: np.ascontiguousarray(value[rows]) for name, value in batch.items()}, np.arange(len(rows))
+            axes = {name: 1 if name in framed else 0 for name in batch}
+            yield {name: value.take(rows, axes[name]) for name, value in batch.items()}, np.arange(len(rows))
 
 
 def _names(found: Sequence[Mapping[str, Array]], rows: NDArray[np.intp]) -> list[str]:

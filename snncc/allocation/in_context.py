@@ -29,6 +29,7 @@ from snncc.passes.pattern_thresholds import initial_potential
 from snncc.passes.scaled import Scaled
 from snncc.runtime.segments import submodel
 from snncc.runtime.session import Array, Session
+from snncc.sequences import mean_over
 
 
 class InContext:
@@ -50,7 +51,7 @@ class InContext:
                 "this network steps through time in a Scan, where its layers can't be scored in context: use another "
                 "--sensitivity"
             )
-        self._config = config
+        self._config = config.of_a_period()
         self._batches = list(data.batches(data.inputs[0].batch or config.batch_size))
         model = onnx.ModelProto()
         model.CopyFrom(network.model)
@@ -78,7 +79,8 @@ class InContext:
         distance = Distance(job.class_output, count)
         spikes = np.zeros((count, *dims))
         pooled: dict[str, NDArray[np.float64]] = {}
-        for feeds, expected in zip(self._batches, job.outputs, strict=True):
+        for feeds, of_each in zip(self._batches, job.outputs, strict=True):
+            expected = {name: mean_over(value, job.count) for name, value in of_each.items()}
             values = {**feeds, **prefix.run(feeds)}
             for number in range(count):
                 counts, graded = self._spikes(job, neuron, values[neuron.inputs[0].name], number)
@@ -89,7 +91,7 @@ class InContext:
                 spikes[which] += emitted.sum(axis=0, dtype=np.float64)
                 for name, passed in fan_out.pooled(emitted[None]).items():
                     pooled.setdefault(name, np.zeros((count, *passed.shape[1:])))[which] += passed
-        samples = sum(len(current) for current in job.currents)
+        samples = sum(len(current) for current in job.currents) / job.count
         operations = fan_out.operations(spikes / samples, {name: value / samples for name, value in pooled.items()})
         each = spikes.reshape(count, -1).sum(axis=1) / samples
         return [Score(*map(float, row)) for row in zip(distance.loss(), each, operations, strict=True)]

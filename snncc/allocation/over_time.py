@@ -9,7 +9,6 @@ from typing import Any
 from snncc.allocation.result import Budget, SearchResult, UnmetError
 from snncc.allocation.run import load_calibration, search
 from snncc.config import Config
-from snncc.data import Dataset
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
 from snncc.network import Source, read_ann
@@ -45,11 +44,12 @@ def search_timesteps(
     if budget.kind != "agreement" or not timesteps:
         raise UsageError("a search over timesteps needs some of them and one target for all: give --min-agreement")
     loaded, base = read_ann(model), config or Config()
-    data = calibration if isinstance(calibration, Dataset) else load_calibration(calibration, loaded)
+    # Frames are read for the first T, and held anew for every other one.
+    data = load_calibration(calibration, loaded, replace(base, timesteps=timesteps[0], reset_after=None))
     best: tuple[float, SearchResult] | None = None
     reason: UnmetError | None = None
     for steps in dict.fromkeys(timesteps):
-        own = replace(base, timesteps=steps)
+        own = _at(base, steps)
         try:
             result = search(loaded, calibration=data, config=own, budget=budget, **options)
         except UnmetError as error:
@@ -66,3 +66,9 @@ def search_timesteps(
     if best is None:
         raise UsageError(f"at none of the timesteps {', '.join(map(str, timesteps))}: {reason}")
     return best[1]
+
+
+def _at(config: Config, timesteps: int) -> Config:
+    """Return options for another T; "never start anew" stays what it is."""
+    never = config.reset_after == config.timesteps
+    return replace(config, timesteps=timesteps, reset_after=timesteps if never else config.reset_after)

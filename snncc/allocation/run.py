@@ -27,12 +27,12 @@ from snncc.artifact import VERSION
 from snncc.config import Config
 from snncc.context import Context
 from snncc.data import Dataset
-from snncc.data import load as load_data
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
-from snncc.network import Source, analyse_network, compile, input_specs, read_ann, resolve_data, sized_graph
+from snncc.network import Source, analyse_network, compile, prepared, read_ann, sized_graph
 from snncc.passes.analyse import analyse
 from snncc.passes.base import Progress
+from snncc.period import settled
 from snncc.pipeline import Hook
 
 METHODS = ("joint", "bsr", "ssc", "bsr+ssc")
@@ -90,7 +90,8 @@ def search(
     if sensitivity not in SENSITIVITIES:
         raise UsageError(f"sensitivity is {sensitivity!r}: it must be one of {', '.join(SENSITIVITIES)}")
     loaded = read_ann(model)
-    data = calibration if isinstance(calibration, Dataset) else load_calibration(calibration, loaded)
+    data = load_calibration(calibration, loaded, config)
+    config, _ = settled(config, data, loaded)
     chosen = _candidates("bsr" if method == "bsr+ssc" else method, candidates, config)
     found = _Search(loaded, data, config, sensitivity, cache)
     result = found.scored(method, lambda _: chosen, executor, progress)
@@ -103,8 +104,8 @@ def search(
     return replace(result, budget=budget, assignment=result.choose(budget))
 
 
-def load_calibration(calibration: Any, loaded: LoadedModel) -> Dataset:
-    """Return calibration data, read for a model.
+def load_calibration(calibration: Any, loaded: LoadedModel, config: Config) -> Dataset:
+    """Return calibration data, read for what a compile of a model would make.
 
     Raises:
         UsageError: there is none.
@@ -112,7 +113,7 @@ def load_calibration(calibration: Any, loaded: LoadedModel) -> Dataset:
     """
     if calibration is None:
         raise UsageError("a search needs calibration data: give some with --calib")
-    return load_data(resolve_data(calibration), input_specs(loaded.model))
+    return prepared(calibration, loaded, config)
 
 
 def _candidates(method: str, given: Sequence[tuple[int, float]] | None, config: Config) -> tuple[Candidate, ...]:
@@ -145,7 +146,8 @@ class _Search:
         options = {k: v for k, v in config.to_dict().items() if k not in ("batch_size", "trace")}
         fixed = {"version": VERSION, "model": loaded.sha256, "data": self._calibration["fingerprint"]}
         # Alone, a layer depends on nothing that only the other layers or the corrections have.
-        alone = ("timesteps", "v_init", "per_channel", "threshold_method", "percentile", "neuron")
+        alone: tuple[str, ...] = ("timesteps", "v_init", "per_channel", "threshold_method", "percentile", "neuron")
+        alone += ("input_coding", "reset_after") if config.has_frames else ()
         fit = options if sensitivity == "in-context" else {k: options[k] for k in alone}
         outputs = [output.name for output in loaded.outputs]
         self._scores = Cache(

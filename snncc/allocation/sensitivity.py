@@ -37,6 +37,7 @@ from snncc.passes.pattern_thresholds import initial_potential
 from snncc.passes.signed_fit import two_sided_thresholds
 from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, submodel
 from snncc.runtime.session import Array, Session
+from snncc.sequences import ann_feeds
 
 _FOLDED = 1 << 19
 """Most values of a layer's output that all candidates of one run have together: it should stay in the cache."""
@@ -65,7 +66,10 @@ class Score:
 
 @dataclass(frozen=True)
 class LayerJob:
-    """One layer, ready to be scored anywhere: it can be pickled."""
+    """One layer, ready to be scored anywhere: it can be pickled.
+
+    Where neurons start anew within a sample, each of its `count` presentations (`snncc.sequences`) is a sample here.
+    """
 
     site: NeuronSite
     suffix: Suffix
@@ -76,6 +80,7 @@ class LayerJob:
     inputs: list[dict[str, Array]]
     outputs: list[dict[str, Array]]
     class_output: str | None
+    count: int = 1
 
     def scores(self) -> list[Score]:
         """Run all candidates and return what they do."""
@@ -100,7 +105,7 @@ class LayerJob:
                 spikes[which] += emitted
                 for name, passed in passing.items():
                     pooled.setdefault(name, np.zeros((count, *passed.shape[1:])))[which] += passed
-        samples = sum(len(current) for current in self.currents)
+        samples = sum(len(current) for current in self.currents) / self.count
         operations = fan_out.operations(spikes / samples, {name: value / samples for name, value in pooled.items()})
         emitted_each = spikes.reshape(count, -1).sum(axis=1) / samples
         return [Score(*map(float, row)) for row in zip(distance.loss(), emitted_each, operations, strict=True)]
@@ -187,10 +192,11 @@ def _jobs(
             continue
         currents = walk.frontier[site.input].ann
         cut = cut_behind(graph, site.output, walk.finished)
-        neurons = fit(site, currents, candidates, config, uneven=uneven)
+        neurons = fit(site, currents, candidates, config.of_a_period(), uneven=uneven)
         suffix = Suffix(graph, site, cut, neurons, analysis.batched)
         fan_out = FanOut(graph, analysis, site, currents[0].shape[1:])
-        yield LayerJob(site, suffix, fan_out, folds, neurons, currents, walk.inputs(cut), outputs, class_output)
+        inputs, count = walk.inputs(cut), config.timesteps // config.period
+        yield LayerJob(site, suffix, fan_out, folds, neurons, currents, inputs, outputs, class_output, count)
 
 
 def fit(
@@ -231,7 +237,8 @@ class _Walk:
         self._graph, self._analysis = graph, analysis
         self._sites = {site.node: site for site in analysis.neurons}
         self._steps = plan(graph, analysis, lambda node: node.name in self._sites)
-        self._feeds = list(data.batches(data.inputs[0].batch or config.batch_size))
+        batches = data.batches(data.inputs[0].batch or config.batch_size)
+        self._feeds = [ann_feeds(batch, data.inputs, config.period) for batch in batches]
         self.chunks = len(self._feeds)
         self.finished: set[str] = set()
         self.frontier = Frontier(self._steps)

@@ -18,6 +18,7 @@ from snncc.loader import LoadedModel
 from snncc.network import compile, in_batches
 from snncc.runtime.meter import Meter
 from snncc.runtime.session import Array, Session
+from snncc.sequences import run_ann
 
 
 class Simulations:
@@ -77,5 +78,7 @@ class Simulations:
     def _ann_outputs(self) -> list[dict[str, Array]]:
         if self._expected is None:
             session = Session(self._loaded.model, f"the ANN '{self._loaded.name}'")
-            self._expected = [session.run(batch) for batch in in_batches(self._data, self._config.batch_size)]
+            inputs, period = self._data.inputs, self._config.period
+            batches = in_batches(self._data, self._config.batch_size)
+            self._expected = [run_ann(session, batch, inputs, period, None) for batch in batches]
         return self._expected

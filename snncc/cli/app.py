@@ -23,6 +23,7 @@ from snncc.cli.inspect import inspect_command
 from snncc.cli.options import SETTINGS, common_options
 from snncc.cli.run import run_command
 from snncc.cli.search import search_command
+from snncc.cli.stream import stream_command
 from snncc.cli.terminal import Terminal
 from snncc.cli.view import view_command
 from snncc.cli.zoo import zoo_command
@@ -123,6 +124,7 @@ for _command in (
     run_command,
     eval_command,
     events_command,
+    stream_command,
     inspect_command,
     view_command,
     zoo_command,

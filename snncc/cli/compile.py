@@ -11,7 +11,15 @@ import click
 
 from snncc.allocation.result import Budget
 from snncc.cli.files import check_output, open_data
-from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
+from snncc.cli.options import (
+    SETTINGS,
+    batch_size_option,
+    common_options,
+    frame_options,
+    image_options,
+    json_option,
+    pass_terminal,
+)
 from snncc.cli.search import budget_options, from_front
 from snncc.cli.terminal import Terminal
 from snncc.config import NEURONS, THRESHOLD_METHODS, WEIGHTS, Config
@@ -23,6 +31,7 @@ from snncc.pipeline import Hook
 from snncc.presets import PRESETS
 from snncc.report import snn as report
 from snncc.report.text import size as file_size
+from snncc.sequences import with_frames
 
 EPILOG = """\b
 Examples:
@@ -31,6 +40,7 @@ Examples:
   snncc compile model.onnx --calib images.npz --weights int8
   snncc compile model.onnx --calib photos/ --size 224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
   snncc compile model.onnx --calib calib.npz --samples 256 --verify --time-passes -v
+  snncc compile gestures.onnx --calib frames.npz --input-coding frames -T 12 --max-burst 8
 """
 
 
@@ -98,6 +108,7 @@ Examples:
 @click.option("--analog", is_flag=True, help="Let values that no activation makes reach weights as they are.")
 @click.option("--strict", is_flag=True, help="Refuse a network in which anything but spikes drives weights.")
 @click.option("--trace", is_flag=True, help="Add an output with the running mean after each timestep.")
+@frame_options
 @batch_size_option
 @click.option("--verify", is_flag=True, help="Check after each pass that the outputs stay equal where they should.")
 @click.option("--time-passes", is_flag=True, help="Print how long each pass took.")
@@ -131,6 +142,8 @@ def compile_command(
     analog: bool,
     strict: bool,
     trace: bool,
+    input_coding: str,
+    reset_after: int | None,
     batch_size: int,
     verify: bool,
     time_passes: bool,
@@ -160,6 +173,8 @@ def compile_command(
         "strict": strict,
         "trace": trace,
         "batch_size": batch_size,
+        "input_coding": input_coding,
+        "reset_after": reset_after,
     }
     config = Config(**options) if preset is None else PRESETS[preset].config(**_given(options))
     target = default_output(model) if output is None else Path(output)
@@ -167,16 +182,17 @@ def compile_command(
     check_output(target, "-o", inputs)
     hook = Hook(verify=verify, dump=None if dump_passes is None else Path(dump_passes))
     loaded = read_ann(model)
-    data = _calibration(loaded, calib, image, samples)
     assignment = None
     if preset is not None and (front is not None or wanted is not None):
         raise UsageError("--preset chooses ψ and τ itself: leave --front and the budget away, or the preset")
     if front is not None:
         _check_alone(front)
         searched, assignment = from_front(front, wanted, loaded.sha256, model)
+        # The search has settled the period, too.
         config = replace(searched, strict=strict, trace=trace, batch_size=batch_size)
     elif wanted is not None:
         raise UsageError("a budget needs the result of a search: give --front, which `snncc search` writes")
+    data = _calibration(loaded, config, calib, image, samples)
     if preset is not None and PRESETS[preset].method is not None:
         with terminal.progress("searching", remaining=True) as progress:
             assignment = PRESETS[preset].assignment(loaded, data, config, progress=progress)
@@ -216,6 +232,7 @@ def _check_alone(front: str) -> None:
     """Refuse options that the file of a search settles."""
     settled = ["timesteps", "max_burst", "v_init", "threshold_ratio", "threshold_method", "percentile", "per_layer"]
     settled += ["no_bias_correction", "no_gain_correction", "weight_calibration", "weights", "neuron", "analog"]
+    settled += ["input_coding", "reset_after"]
     for name in settled:
         if _on_the_command_line(name):
             option = "-T" if name == "timesteps" else "--" + name.replace("_", "-")
@@ -223,10 +240,10 @@ def _check_alone(front: str) -> None:
 
 
 def _calibration(
-    loaded: LoadedModel, calib: str | None, image: ImageOptions | None, samples: int | None
+    loaded: LoadedModel, config: Config, calib: str | None, image: ImageOptions | None, samples: int | None
 ) -> Dataset | None:
     if calib is not None:
-        return open_data(calib, input_specs(loaded.model), image=image, limit=samples)
+        return open_data(calib, with_frames(input_specs(loaded.model), config), image=image, limit=samples)
     if samples is not None or image is not None:
         what = "--samples" if samples is not None else "the options for images"
         raise UsageError(f"{what} without --calib: say with --calib where the calibration data is")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from snncc.cli.early_exit import ExitChoice, check_backend, exit_options
 from snncc.cli.files import open_data, open_network
 from snncc.cli.options import (
     SETTINGS,
@@ -14,12 +17,15 @@ from snncc.cli.options import (
     limit_option,
     pass_terminal,
     run_size_option,
+    threads_option,
 )
 from snncc.cli.terminal import Terminal
 from snncc.data import ImageOptions
 from snncc.evaluate import Evaluation, evaluate
 from snncc.network import SpikingNetwork, read_ann
 from snncc.report import evaluation as report
+from snncc.report.early_exit import exit_facts, exit_values, histogram, saving_table
+from snncc.runtime.early_exit import EarlyExit
 from snncc.runtime.meter import PROFILES, EnergyProfile
 
 EPILOG = """\b
@@ -27,6 +33,7 @@ Examples:
   snncc eval model.snn.onnx --data test.npz --against model.onnx
   snncc eval fashion_resnet20.snn.onnx --data zoo:test --against zoo:fashion_resnet20 --limit 1000 -v
   snncc eval model.snn.onnx --data test.npz --labels y --json
+  snncc eval fashion_resnet20.snn.onnx --data zoo:test --max-drop 0.2 --calib zoo:calibration
 
 Operations and energy are per sample. Profile 45nm: 4.6 pJ per multiply-accumulate, 0.9 pJ per synaptic operation.
 Profile spikes: 12.5 pJ per operation of the ANN, 77 fJ per spike.
@@ -41,6 +48,8 @@ Profile spikes: 12.5 pJ per operation of the ANN, 77 fJ per spike.
 @limit_option
 @backend_option
 @run_size_option
+@threads_option
+@exit_options
 @click.option(
     "--profile",
     type=click.Choice(list(PROFILES)),
@@ -62,6 +71,8 @@ def eval_command(
     limit: int | None,
     backend: str,
     batch_size: int | None,
+    threads: int,
+    early: ExitChoice | None,
     profile: str,
     image: ImageOptions | None,
 ) -> None:
@@ -74,14 +85,36 @@ def eval_command(
     network = open_network(snn)
     samples = open_data(data, network.inputs, labels=labels, image=image, limit=limit)
     ann = None if against is None else read_ann(against)
-    with terminal.progress("evaluating") as progress:
-        result = evaluate(network, samples, ann=ann, backend=backend, batch_size=batch_size, progress=progress)
+    if early is not None:
+        check_backend(backend)
+
+    def measured(what: str, rule: EarlyExit | None = None) -> Evaluation:
+        with terminal.progress(what) as progress:
+            return evaluate(
+                network,
+                samples,
+                ann=ann,
+                backend=backend,
+                batch_size=batch_size,
+                threads=threads,
+                early_exit=rule,
+                progress=progress,
+            )
+
+    full = result = measured("evaluating")
+    told: dict[str, Any] = {"snn": snn, "data": data, "against": against, "profile": profile}
+    chosen = PROFILES[profile]
+    if early is not None:
+        rule, found = early.rule(network, image, threads, full.class_output)
+        result = measured("with early exit", rule)
+        exits = result.exits or ()
+        told |= {"early_exit": exit_values(rule, found, exits), "all_timesteps": full.to_dict()}
     terminal.warn(result.warnings)
     if terminal.json:
-        asked = {"snn": snn, "data": data, "against": against, "profile": profile}
-        terminal.print_json({**asked, "config": network.record.config, "evaluation": result.to_dict()})
+        terminal.print_json({**told, "config": network.record.config, "evaluation": result.to_dict()})
         return
-    chosen = PROFILES[profile]
+    if not terminal.quiet and early is not None:
+        terminal.print(exit_facts(rule, found), "", histogram(exits), "", saving_table(result, full, chosen), "")
     if not terminal.quiet:
         terminal.print(report.evaluation_facts(result, network.record, snn, data, against), "")
         _print_tables(terminal, network, result, chosen)

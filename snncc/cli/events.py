@@ -25,6 +25,8 @@ Examples:
   snncc events digit.bin --sensor 34x34 --plot digit.gif --window 10ms
   snncc events nmnist/Train --bins 3 --layout samples -o train.npz
   snncc compile model.onnx --calib train.npz
+  snncc events nmnist/Train --bins 3 -o sequences.npz
+  snncc compile model.onnx --calib sequences.npz --input-coding frames -T 12
 
 Recordings are .bin (N-MNIST, N-Caltech101), .dat and .raw (Prophesee), .aedat and .aedat4, .h5 (DSEC; x, y, t, p), and
 .npz (x, y, t, p). A folder has one subfolder per class. HDF5 and AEDAT 4 need `pip install 'snncc[events]'`.

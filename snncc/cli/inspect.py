@@ -7,7 +7,7 @@ import click
 from snncc.artifact import read_record
 from snncc.cli.options import SETTINGS, common_options, json_option, pass_terminal
 from snncc.cli.terminal import Terminal
-from snncc.config import Config
+from snncc.config import INPUT_CODINGS, Config
 from snncc.context import Context
 from snncc.loader import LoadedModel, load_model
 from snncc.network import analyse_network, resolve
@@ -20,16 +20,24 @@ EPILOG = """\b
 Examples:
   snncc inspect model.onnx
   snncc inspect zoo:fashion_vgg --json
+  snncc inspect gestures.onnx --input-coding frames
   snncc inspect model.snn.onnx
 """
 
 
 @click.command("inspect", context_settings=SETTINGS, epilog=EPILOG, short_help="Look into an ANN or an SNN.")
 @click.argument("model", metavar="MODEL_OR_SNN")
+@click.option(
+    "--input-coding",
+    type=click.Choice(INPUT_CODINGS),
+    default="constant",
+    show_default=True,
+    help="For an ANN: what its input would present.",
+)
 @json_option
 @common_options
 @pass_terminal
-def inspect_command(terminal: Terminal, *, model: str) -> None:
+def inspect_command(terminal: Terminal, *, model: str, input_coding: str) -> None:
     """Say what a compile would do to an ANN, or what an SNN is made of.
 
     For an ANN, a dry run: what each node becomes and why, how many multiply-accumulates (MACs) spikes will drive, how
@@ -40,11 +48,11 @@ def inspect_command(terminal: Terminal, *, model: str) -> None:
     if loaded.is_artifact:
         _inspect_snn(terminal, loaded, model)
     else:
-        _inspect_ann(terminal, loaded, model)
+        _inspect_ann(terminal, loaded, model, Config(input_coding=input_coding))
 
 
-def _inspect_ann(terminal: Terminal, loaded: LoadedModel, model: str) -> None:
-    ctx = Context(Config())
+def _inspect_ann(terminal: Terminal, loaded: LoadedModel, model: str, config: Config) -> None:
+    ctx = Context(config)
     graph = analyse_network(loaded, ctx, Hook())
     report = ann_report.ann_report(loaded, graph, ctx.analysis, ctx.warnings)
     terminal.warn(report.warnings)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from snncc.cli.terminal import Terminal
+from snncc.config import INPUT_CODINGS
 from snncc.data import ImageOptions
 from snncc.network import BACKENDS
 
@@ -40,6 +41,26 @@ def common_options(command: F) -> F:
 def json_option(command: F) -> F:
     """Add --json."""
     return _flag("json", "--json", text="Print the result as JSON.")(command)
+
+
+def frame_options(command: F) -> F:
+    """Add --input-coding and --reset-after."""
+    reset = click.option(
+        "--reset-after",
+        type=int,
+        metavar="R",
+        help="With frames: all neurons start anew after every R timesteps, T for never. The SNN stands for the mean of "
+        "the ANN's outputs on the mean frames of these periods. Default: with each frame or never, as the ANN is right "
+        "more often on the calibration data.",
+    )
+    coding = click.option(
+        "--input-coding",
+        type=click.Choice(INPUT_CODINGS),
+        default="constant",
+        show_default=True,
+        help="The same input at every timestep, or a frame of its own at each: data is then [N, frames, ...].",
+    )
+    return coding(reset(command))
 
 
 class Floats(click.ParamType[tuple[float, ...]]):
@@ -132,7 +153,19 @@ def run_size_option(command: F) -> F:
         "--batch-size",
         type=int,
         metavar="N",
-        help="Samples at a time: a matter of memory and speed, not of results.  [default: 32, fewer where T > 16]",
+        help="Samples at a time: a matter of memory and speed, not of results.  [default: 32; 128 with early exit; "
+        "fewer with backends ort and numpy where T > 16]",
+    )(command)
+
+
+def threads_option(command: F) -> F:
+    """Add --threads."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Threads for everything.  [default: one per core]",
+        callback=lambda ctx, param, value: value or 0,
     )(command)
 
 

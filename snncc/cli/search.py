@@ -17,12 +17,21 @@ from snncc.allocation.plot import check_plot, plot
 from snncc.allocation.result import COSTS, Budget, SearchResult, UnmetError
 from snncc.allocation.run import METHODS, SENSITIVITIES, SIMULATE, search
 from snncc.cli.files import check_output, open_data
-from snncc.cli.options import SETTINGS, batch_size_option, common_options, image_options, json_option, pass_terminal
+from snncc.cli.options import (
+    SETTINGS,
+    batch_size_option,
+    common_options,
+    frame_options,
+    image_options,
+    json_option,
+    pass_terminal,
+)
 from snncc.cli.terminal import Terminal
 from snncc.config import WEIGHTS, Config
 from snncc.data import ImageOptions
 from snncc.errors import UsageError
 from snncc.network import input_specs, read_ann, resolve
+from snncc.sequences import with_frames
 
 EPILOG = """\b
 Examples:
@@ -159,6 +168,7 @@ def read_budget(options: Mapping[str, float | None], cost: str | None) -> Budget
     help="Points of the front to simulate; 0 for the prediction alone.",
 )
 @click.option("--plot", "plot_file", metavar="FILE.svg|png", help="Draw sensitivities and front; needs matplotlib.")
+@frame_options
 @click.option("--no-cache", is_flag=True, help="Neither read nor write what was measured before.")
 @batch_size_option
 @image_options
@@ -182,6 +192,8 @@ def search_command(
     wanted: Budget | None,
     simulate: int,
     plot_file: str | None,
+    input_coding: str,
+    reset_after: int | None,
     no_cache: bool,
     batch_size: int,
     image: ImageOptions | None,
@@ -197,6 +209,8 @@ def search_command(
         per_channel=not per_layer,
         weights=weights,
         batch_size=batch_size,
+        input_coding=input_coding,
+        reset_after=reset_after,
     )
     inputs = {"model": str(resolve(model)), "calibration data": calib}
     check_output(Path(output), "-o", inputs)
@@ -204,7 +218,7 @@ def search_command(
         check_plot(Path(plot_file))
         check_output(Path(plot_file), "--plot", inputs)
     loaded = read_ann(model)
-    data = open_data(calib, input_specs(loaded.model), image=image, limit=samples)
+    data = open_data(calib, with_frames(input_specs(loaded.model), config), image=image, limit=samples)
     with terminal.progress("searching", remaining=True) as progress:
         options: dict[str, Any] = {
             "method": method,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -65,6 +66,10 @@ class Terminal:
     def print_json(self, value: Any) -> None:
         """Print a result as JSON."""
         self.out.file.write(to_json(value) + "\n")
+
+    def print_json_line(self, value: Any) -> None:
+        """Print one of many results as JSON on a line of its own."""
+        self.out.file.write(json.dumps(value) + "\n")
 
     def warn(self, messages: Iterable[str]) -> None:
         """Print warnings."""

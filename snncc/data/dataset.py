@@ -48,8 +48,8 @@ class Dataset:
         """Return samples start to stop - 1 (or to the last one, if that is earlier).
 
         Returns:
-            By input name a C-contiguous array [stop - start, ...] in the model's dtype. It may share memory with
-            `arrays`, so it must not be written to.
+            By input name a C-contiguous array [stop - start, ...] in the model's dtype; [T, stop - start, ...] where
+            the input presents frames. It may share memory with `arrays`, so it must not be written to.
 
         Raises:
             UsageError: the range is empty or begins outside the data.
@@ -57,7 +57,7 @@ class Dataset:
         """
         if not 0 <= start < min(stop, len(self)):
             raise UsageError(f"batch {start}:{stop} of {self.source} is empty: it has {len(self)} samples")
-        return {spec.name: to_model(self.arrays[spec.name][start:stop], spec.dtype) for spec in self.inputs}
+        return {spec.name: _fed(self.arrays[spec.name][start:stop], spec) for spec in self.inputs}
 
     def batches(self, size: int) -> Iterator[dict[str, NDArray[Any]]]:
         """Return an iterator over all samples in batches of `size`, the last one possibly smaller; see `batch`.
@@ -101,6 +101,15 @@ class Dataset:
             for window in chunks(column.shape, max(column.dtype.itemsize, spec.dtype.itemsize)):
                 digest.update(np.ascontiguousarray(column[window], dtype=spec.dtype.newbyteorder("<")).data)
         return digest.hexdigest()
+
+
+def _fed(window: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
+    """Return samples as they are fed to an input."""
+    values = to_model(window, spec.dtype)
+    if spec.timesteps is None:
+        return values
+    held = np.repeat(values, spec.timesteps // values.shape[1], axis=1)
+    return np.ascontiguousarray(np.moveaxis(held, 1, 0))
 
 
 def first(column: Column, n: int | None) -> Column:

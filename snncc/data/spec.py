@@ -23,11 +23,14 @@ class InputSpec:
         name: the input's name in the graph.
         dtype: dtype that the model wants; numbers or bool.
         shape: one entry per axis: a fixed size, or a name or None where it is open. Axis 0 is the sample axis.
+        timesteps: None, or T where the input presents a frame of that shape at each timestep. Data then has an axis
+            more, [N, frames, ...], and the network is fed with [T, N, ...].
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[Dim, ...]
+    timesteps: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
@@ -94,12 +97,15 @@ def check_shape(spec: InputSpec, shape: tuple[int, ...], where: str) -> None:
 
     Args:
         spec: the input.
-        shape: the array's shape, samples on axis 0.
+        shape: the array's shape, samples on axis 0 and frames, where the input presents some, on axis 1.
         where: source and key of the array, for the message.
 
     Raises:
         DataError: the shape doesn't fit; the message says how to reshape the array where there is a likely way.
     """
+    if spec.timesteps is not None:
+        _check_sequence(spec, spec.timesteps, shape, where)
+        return
     if fits(shape, spec.shape):
         return
     hints = _hints(shape, spec.shape)
@@ -108,6 +114,31 @@ def check_shape(spec: InputSpec, shape: tuple[int, ...], where: str) -> None:
         f"{where} has shape {format_shape(shape)} but model input '{spec.name}' wants {format_shape(spec.shape)} "
         f"(axis 0 counts the samples); {remedy}"
     )
+
+
+def _check_sequence(spec: InputSpec, timesteps: int, shape: tuple[int, ...], where: str) -> None:
+    """Check the shape of a sequence of frames per sample; as many as there are timesteps, or a divisor of that."""
+    wanted = format_shape([spec.shape[0], "frames", *spec.shape[1:]])
+    if len(shape) != len(spec.shape) + 1 or not fits((shape[0], *shape[2:]), spec.shape):
+        if fits(shape, spec.shape):
+            remedy = (
+                "it has no axis for the frames: if each sample is one frame, add it with np.expand_dims(array, 1), or "
+                "compile with the input coding constant; recordings become sequences with `snncc events --bins N -o`"
+            )
+        elif len(shape) == len(spec.shape) + 1 and fits((shape[1], *shape[2:]), spec.shape) and shape[0] == timesteps:
+            remedy = "if its frames are on axis 0, use np.moveaxis(array, 0, 1)"
+        else:
+            remedy = "reshape or re-export the data so that all axes but the first two agree"
+        raise DataError(
+            f"{where} has shape {format_shape(shape)} but the spiking network's input '{spec.name}' takes sequences "
+            f"{wanted} (axis 0 counts the samples, axis 1 their frames); {remedy}"
+        )
+    if shape[1] < 1 or timesteps % shape[1]:
+        raise DataError(
+            f"{where} has {shape[1]} frames per sample, the spiking network takes {timesteps}, one at each timestep: "
+            f"the number of frames must be {timesteps} or divide it (each is then held); cut the recordings with "
+            f"`snncc events --bins {timesteps}`, or compile for a multiple of {shape[1] or 1} timesteps"
+        )
 
 
 def _hints(shape: tuple[int, ...], declared: tuple[Dim, ...]) -> list[str]:

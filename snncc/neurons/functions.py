@@ -91,6 +91,16 @@ _NUMBERED = """
     column = Reshape (numbers_f, column_shape)
     rows_shape = Concat <axis = 0> (steps, minus_one)"""
 
+# The number of periods of a sample and of timesteps in each.
+_PERIODS = """
+    t = Constant <value_int: int = @timesteps> ()
+    r = Constant <value_int: int = @period> ()
+    k = Div (t, r)
+    one = Constant <value_ints = [1]> ()
+    minus_one = Constant <value_ints = [-1]> ()
+    count = Reshape (k, one)
+    length = Reshape (r, one)"""
+
 _POOL = "MaxPool <kernel_shape: ints = @kernel_shape, strides: ints = @strides, pads: ints = @pads, " + (
     "dilations: ints = @dilations, ceil_mode: int = @ceil_mode>"
 )
@@ -296,6 +306,29 @@ _SOURCES: dict[str, tuple[str, str]] = {
     repeated = Expand (x, repeated_shape)
     y = Reshape (repeated, folded_shape)
 }""",
+    ),
+    "FoldTime": (
+        "Takes frames [timesteps, N, ...] in, and folds time into the batch axis. Neurons start anew after each period "
+        "of timesteps: each period of a sample becomes a sample of its own.",
+        f"""<timesteps, period>(x) => (y) {{{_PERIODS}
+    tail = Shape <start = 2> (x)
+    apart_shape = Concat <axis = 0> (count, length, minus_one)
+    apart = Reshape (x, apart_shape)
+    swapped = Transpose <perm = [1, 0, 2]> (apart)
+    folded_shape = Concat <axis = 0> (minus_one, tail)
+    y = Reshape (swapped, folded_shape)
+}}""",
+    ),
+    "InOrder": (
+        "Brings the timesteps of a folded tensor whose periods are samples of their own (see FoldTime) into order.",
+        f"""<timesteps, period>(x) => (y) {{{_PERIODS}
+    tail = Shape <start = 1> (x)
+    apart_shape = Concat <axis = 0> (length, count, minus_one)
+    apart = Reshape (x, apart_shape)
+    swapped = Transpose <perm = [1, 0, 2]> (apart)
+    folded_shape = Concat <axis = 0> (minus_one, tail)
+    y = Reshape (swapped, folded_shape)
+}}""",
     ),
     "RateDecode": (
         "Mean over time.",

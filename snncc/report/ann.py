@@ -24,6 +24,7 @@ _STYLES = {NEURON: "green", OBSTACLE: "bold red", READOUT: "dim", ONCE: "dim", S
 _DRIVEN = {
     Traffic.SPIKES: "spikes add weights",
     Traffic.GRADED: "new each step",
+    Traffic.FRAMES: "a frame each step",
     Traffic.ANALOG: "same each step",
     Traffic.READOUT: "mean over time",
 }
@@ -40,7 +41,7 @@ class NodePlan:
         becomes: "neuron", "linear", "increments", "means", "once", "shape", "readout" or "obstacle".
         note: why, in a few words.
         macs: multiply-accumulates of one sample; None where there are none or a size isn't known.
-        driven_by: what drives them: "spikes", "graded", "analog" or "readout"; None where there are none.
+        driven_by: what drives them: "spikes", "graded", "frames", "analog" or "readout"; None where there are none.
     """
 
     name: str
@@ -246,8 +247,9 @@ def driven_by(macs: dict[str, int]) -> str:
     if not total:
         return f"{NONE} (sizes aren't known)"
     words = {"spikes": "driven by spikes", "graded": "by graded values", "analog": "by values that stay the same"}
+    words["frames"] = "by the frames of the input"
     words["readout"] = "once, in the readout"
-    shares = [f"{percent(macs[kind] / total, 1)} {word}" for kind, word in words.items() if macs[kind]]
+    shares = [f"{percent(macs[kind] / total, 1)} {word}" for kind, word in words.items() if macs.get(kind)]
     return f"{si(total)}: {', '.join(shares)}"
 
 

@@ -87,14 +87,15 @@ def evaluation_facts(evaluation: Evaluation, record: Record, snn: str, data: str
         {
             "network": f"{snn} (T={record.timesteps}, ψ={max_burst(record)}), run by {backend}",
             "data": f"{data}, {plural(evaluation.samples, 'sample')}{', no labels: no accuracy' if missing else ''}",
-            "against": against,
+            "against": against if evaluation.counterpart is None else f"{against}, {evaluation.counterpart}",
         }
     )
 
 
 def result_line(evaluation: Evaluation, record: Record, profile: EnergyProfile) -> str:
     """Return the whole result in one line."""
-    simulation = f"(T={record.timesteps}, ψ={max_burst(record)})"
+    mean = "" if evaluation.exits is None else f"{evaluation.reading.mean_timesteps:.2f} of "
+    simulation = f"(T={mean}{record.timesteps}, ψ={max_burst(record)})"
     ann, snn = evaluation.reading.energy(profile)
     parts = []
     if evaluation.snn_accuracy is not None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from snncc.artifact import LayerRecord, Record
 from snncc.report.ann import driven_by
 from snncc.report.text import NONE, clean, count, facts, number, percent, plural, signature, table, value_range
+from snncc.sequences import counterpart
 
 LOWERING = {"batch": "folded into the batch axis", "scan": "a Scan over timesteps"}
 _SOURCES = {
@@ -86,6 +87,15 @@ def symbols(record: Record) -> str:
     return f"T={record.timesteps}, ψ={max_burst(record)}, v0={config['v_init']:g}{tau}"
 
 
+def presented(record: Record) -> str | None:
+    """Return what the input presents, and what the network stands for; None with constant inputs."""
+    stands = counterpart(record.config)
+    if stands is None:
+        return None
+    start = "" if record.period == record.timesteps else f", neurons start anew after {record.period}"
+    return f"a frame at each timestep{start}; the ANN's counterpart is {stands}"
+
+
 def thresholds(record: Record) -> str:
     """Return how thresholds and biases were found."""
     kind = "per channel" if record.config["per_channel"] else "per layer"
@@ -126,6 +136,7 @@ def snn_facts(record: Record, inputs: Sequence[Any], outputs: Sequence[Any]) -> 
             "inputs": signature(inputs),
             "outputs": signature(outputs),
             "simulation": symbols(record),
+            "input": presented(record),
             "neurons": neurons(record),
             "MACs": driven_by(record.network["macs"]),
             "time": LOWERING.get(str(record.network["lowering"]), str(record.network["lowering"])),
@@ -142,6 +153,7 @@ def compile_facts(record: Record, output: str, bytes_written: str, following: st
         {
             "wrote": f"{output} ({bytes_written})",
             "neurons": f"{neurons(record)}, {symbols(record)}",
+            "input": presented(record),
             "MACs": driven_by(record.network["macs"]),
             "time": LOWERING.get(str(record.network["lowering"]), str(record.network["lowering"])),
             "thresholds": thresholds(record),

@@ -10,7 +10,7 @@ from small_networks import NETWORKS, compiled, inputs_of, parse, run
 from snncc import network as network_module
 from snncc.graph import import_graph
 from snncc.passes import weight_fit
-from snncc.passes.weight_fit import Equations, Layout, error, fit, fitted_weight, held_back
+from snncc.passes.weight_fit import Equations, Layout, error, fit, fitted_weight, held_back, presentations_held_back
 
 LAYERS = [
     ("float[N,4,7,6] x, float[6,2,3,3] w_1", "y = Conv <group = 2, pads = [1,0,2,1], strides = [2,1]> (x, w_1)"),
@@ -156,3 +156,12 @@ def test_batch_size_is_no_matter_of_the_weights() -> None:
     for x, y in zip(one.graph.initializer, two.graph.initializer, strict=True):
         a, b = (np.frombuffer(t.raw_data, np.float32) for t in (x, y) if t.data_type == 1)
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * max(1.0, float(np.abs(a).max())))
+
+
+def test_all_presentations_of_a_sample_are_held_back_together() -> None:
+    """Rows of a chunk are presentation by presentation; samples are numbered through all chunks."""
+    chooses, judges = presentations_held_back([3 * 10, 3 * 7], 3)
+    samples = np.concatenate([np.tile(np.arange(10), 3), np.tile(np.arange(10, 17), 3)])
+    for found, wanted in zip((chooses, judges), held_back(0, 17), strict=True):
+        np.testing.assert_array_equal(found, wanted[samples])
+        assert found.any()

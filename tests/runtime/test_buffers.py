@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from snncc.runtime.buffers import BufferPool
+from snncc.runtime.buffers import ALIGNMENT, BufferPool, aligned
 
 
 def test_an_array_comes_back_only_after_it_was_given() -> None:
@@ -47,3 +47,24 @@ def test_foreign_arrays_are_left_alone(array: np.ndarray) -> None:
     pool = BufferPool()
     pool.give(array)
     assert not np.shares_memory(pool.take((4,)), array)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.bool_])
+def test_aligned_arrays_are_the_same_at_another_address(dtype: type) -> None:
+    room = np.arange(300).astype(dtype).reshape(20, 15)
+    for array in (room, room[1:], room[3:, 2], room.T, room[:0], np.array(5, dtype)):
+        found = aligned(array)
+        assert found.ctypes.data % ALIGNMENT == 0 or not found.size
+        assert found.flags.c_contiguous
+        assert (found.shape, found.dtype) == (array.shape, array.dtype)
+        np.testing.assert_array_equal(found, array)
+        assert aligned(found) is found or not found.size
+
+
+def test_arrays_of_a_pool_are_aligned() -> None:
+    pool = BufferPool()
+    for _ in range(3):
+        arrays = [pool.take((n, 3)) for n in (1, 5, 1000)]
+        assert all(a.ctypes.data % ALIGNMENT == 0 for a in arrays)
+        for array in arrays:
+            pool.give(array)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from small_networks import NETWORKS, compiled, inputs_of
@@ -10,11 +12,11 @@ from snncc.config import WEIGHTS
 from snncc.network import SpikingNetwork
 from snncc.neurons.response import BLOCK
 from snncc.runtime import fused, int8_conv
-from snncc.runtime.executor import InstrumentedExecutor
 from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.reference import ReferenceSimulator, Simulation, _Neuron
+from snncc.runtime.walk import Walk
 
 T = 5
 
@@ -23,7 +25,11 @@ def network_of(name: str, neuron: str = "auto", weights: str = "float32") -> Spi
     return compiled(NETWORKS[name].model(), timesteps=T, max_burst=3, neuron=neuron, weights=weights)
 
 
-FUSIBLE = [name for name in NETWORKS if isinstance(network_of(name).simulator("fused"), FusedExecutor)]
+def feeds_of(name: str, samples: int, seed: int = 1) -> dict[str, np.ndarray]:
+    """Return inputs for one run: of the network's own batch where that is fixed."""
+    model = NETWORKS[name].model()
+    batch = network_of(name).inputs[0].batch
+    return inputs_of(model, batch or samples, seed)
 
 
 def check_same(found: Simulation, wanted: Simulation) -> None:
@@ -42,16 +48,12 @@ def check_same(found: Simulation, wanted: Simulation) -> None:
         np.testing.assert_allclose(found.trace[name], wanted.trace[name], rtol=1e-4, atol=1e-5)
 
 
-def test_most_networks_are_fusible() -> None:
-    assert len(FUSIBLE) > len(NETWORKS) / 2
-
-
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("neuron", ["burst", "signed"])
-@pytest.mark.parametrize("name", FUSIBLE)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_does_what_the_reference_does(name: str, neuron: str, weights: str) -> None:
     network = network_of(name, neuron, weights)
-    feeds = inputs_of(NETWORKS[name].model(), 7, seed=3)
+    feeds = feeds_of(name, 7, seed=3)
     simulator = network.simulator("fused")
     assert isinstance(simulator, FusedExecutor)
     wanted = ReferenceSimulator(network.network, T).run(feeds, trace=True)
@@ -85,7 +87,7 @@ def test_networks_with_8_bit_weights_run_without_the_kernel(
     native = FusedExecutor(network.network, T)
     monkeypatch.setattr(int8_conv, "available", lambda: False)
     plain = FusedExecutor(network.network, T)
-    assert not plain._coded.layers
+    assert not plain.route.coded.layers
     check_same(plain.run(feeds), native.run(feeds))
 
 
@@ -93,11 +95,11 @@ def test_networks_with_8_bit_weights_run_without_the_kernel(
 def test_residual_networks_run_on_codes() -> None:
     """Every layer with 8-bit weights, all neurons, and the sums in front of them."""
     network = network_of("residual", weights="int8")
-    plan = FusedExecutor(network.network, T)._coded
+    plan = FusedExecutor(network.network, T).route.coded
     assert len(plan.layers) == network.record.network["int8_layers"] == 4
     assert len(plan.neurons) == 4
     assert len(plan.sums) == 2
-    assert len(FusedExecutor(network_of("maxpool_pads", weights="int8").network, T)._coded.pools) == 1
+    assert len(FusedExecutor(network_of("maxpool_pads", weights="int8").network, T).route.coded.pools) == 1
 
 
 def test_inputs_and_earlier_results_stay_as_they_are() -> None:
@@ -112,19 +114,6 @@ def test_inputs_and_earlier_results_stay_as_they_are() -> None:
         np.testing.assert_array_equal(value, before[name])
     for name, value in first.outputs.items():
         np.testing.assert_array_equal(value, kept[name])
-
-
-def test_networks_that_step_through_time_run_in_onnxruntime() -> None:
-    names = [name for name in NETWORKS if name not in FUSIBLE]
-    assert names
-    for name in names:
-        network = network_of(name)
-        assert isinstance(network.simulator("fused"), InstrumentedExecutor)
-        with pytest.raises(ValueError, match="another executor"):
-            FusedExecutor(network.network, T)
-        feeds = inputs_of(NETWORKS[name].model(), 2)
-        for output, value in network.run(feeds, backend="ort").items():
-            np.testing.assert_array_equal(network.run(feeds, backend="fused")[output], value)
 
 
 def test_a_network_with_a_trace_gives_its_trace() -> None:
@@ -156,3 +145,27 @@ def test_neurons_are_those_of_the_reference(op: str, constant: bool) -> None:
     if not constant:
         np.testing.assert_array_equal(neuron.fire(x, x), emitted)
         np.testing.assert_array_equal(x, spikes)
+
+
+@pytest.mark.parametrize(("samples", "timesteps"), [(1, 200), (5, 40), (40, 9)])
+def test_no_more_is_in_flight_for_more_samples_or_timesteps(
+    samples: int, timesteps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So memory doesn't grow with them; and when a chunk is done, its state is forgotten."""
+    network = network_of("residual")
+    rows: list[int] = []
+    walks: list[Walk] = []
+    plain = Walk.advance
+
+    def noting(self: Walk, steps: int, *frames: Any, **options: bool) -> dict[str, np.ndarray]:
+        rows.append(steps * len(next(iter(self._static.values()))))
+        walks.append(self)
+        return plain(self, steps, *frames, **options)
+
+    monkeypatch.setattr(Walk, "advance", noting)
+    executor = FusedExecutor(network.network, timesteps, threads=2)
+    found = executor.run(inputs_of(NETWORKS["residual"].model(), samples))
+    assert max(rows) <= fused._ROWS
+    assert sum(rows) == samples * timesteps
+    assert all(not walk.carried and not walk._static for walk in walks)
+    assert found.samples == samples

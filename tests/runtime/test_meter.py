@@ -302,18 +302,20 @@ def test_max_pooling_of_currents_is_no_traffic_of_spikes() -> None:
 # --- spikes ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("backend", ["ort", "fused"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_executors_measure_the_same(name: str) -> None:
+def test_every_executor_measures_what_the_reference_does(name: str, backend: str) -> None:
+    """To the last spike: their number is a whole one, and must be the same."""
     network = compiled(NETWORKS[name].model(), timesteps=T)
     feeds = feeds_of(network, samples=4)
     batch = network.inputs[0].batch
     feeds = {k: v[: batch or 4] for k, v in feeds.items()}
-    ort, reference = measured(network, feeds, "ort")[0], measured(network, feeds, "numpy")[0]
-    assert ort.neurons == reference.neurons
-    for a, b in zip(ort.layers, reference.layers, strict=True):
+    found, reference = measured(network, feeds, backend)[0], measured(network, feeds, "numpy")[0]
+    assert found.neurons == reference.neurons
+    for a, b in zip(found.layers, reference.layers, strict=True):
         assert a.synaptic_operations == pytest.approx(b.synaptic_operations, rel=1e-5)
         assert (a.macs, a.snn_macs, a.driven_by) == (b.macs, b.snn_macs, b.driven_by)
-    driven = [layer for layer in ort.layers if layer.driven_by == "spikes"]
+    driven = [layer for layer in found.layers if layer.driven_by == "spikes"]
     assert driven or name == "maxpool_before_relu"
     assert all(layer.synaptic_operations > 0 for layer in driven)
 

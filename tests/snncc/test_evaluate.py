@@ -248,8 +248,8 @@ def test_an_autoencoder_gives_no_class_scores():
 
 def test_nan_is_noticed(network, images):
     class Broken(snncc.SpikingNetwork):
-        def simulator(self, backend="ort"):
-            inner = super().simulator(backend)
+        def simulator(self, backend="ort", threads=0):
+            inner = super().simulator(backend, threads)
             inner_run = inner.run
 
             def run_with_nan(feeds, *, trace=False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_network import SHAPE, ann_outputs, small_model
@@ -10,6 +12,7 @@ import snncc
 from snncc.data import load
 from snncc.graph import import_graph
 from snncc.network import input_specs
+from snncc.sequences import with_frames
 from snncc.weight_guard import is_better
 
 MODEL = small_model()
@@ -29,9 +32,9 @@ def test_the_network_that_agrees_more_on_every_eighth_sample_is_better(size: int
     )
     assert agreement(few, slice(4, None, 8)) < agreement(many, slice(4, None, 8))
     data, graph = load(IMAGES, input_specs(MODEL)), import_graph(MODEL)
-    assert is_better(many.model, few.model, MODEL, data, graph, size)
-    assert not is_better(few.model, many.model, MODEL, data, graph, size)
-    assert not is_better(few.model, few.model, MODEL, data, graph, size)
+    assert is_better(many.model, few.model, MODEL, data, graph, snncc.Config(batch_size=size))
+    assert not is_better(few.model, many.model, MODEL, data, graph, snncc.Config(batch_size=size))
+    assert not is_better(few.model, few.model, MODEL, data, graph, snncc.Config(batch_size=size))
 
 
 def test_only_held_back_samples_count() -> None:
@@ -47,8 +50,8 @@ def test_only_held_back_samples_count() -> None:
     assert len(only_two)
     chosen = np.where(np.arange(40) % 8 == 4, only_one[0], only_two[0])
     data, graph = load(IMAGES[chosen], input_specs(MODEL)), import_graph(MODEL)
-    assert is_better(one.model, two.model, MODEL, data, graph, 2)
-    assert not is_better(two.model, one.model, MODEL, data, graph, 2)
+    assert is_better(one.model, two.model, MODEL, data, graph, snncc.Config(batch_size=2))
+    assert not is_better(two.model, one.model, MODEL, data, graph, snncc.Config(batch_size=2))
 
 
 @pytest.mark.parametrize(("timesteps", "max_burst"), [(1, 2), (1, 4), (2, 2)])
@@ -63,3 +66,19 @@ def test_weight_calibration_never_lowers_the_agreement_on_held_back_samples(time
     ]
     fitted, plain = (agreement(network, slice(4, None, 8)) for network in found)
     assert fitted >= plain
+
+
+def test_sequences_are_compared_with_the_mean_over_their_periods() -> None:
+    """The ANN's outputs on both frames, averaged, on every eighth sample; computed by hand."""
+    frames = np.stack([IMAGES, IMAGES[::-1]], axis=1)
+    config = snncc.Config(timesteps=2, input_coding="frames", reset_after=1, batch_size=5)
+    few, many = (
+        snncc.compile(MODEL, calibration=frames, config=replace(config, max_burst=b, bias_correction=b > 1))
+        for b in (1, 16)
+    )
+    wanted = np.mean([ann_outputs(MODEL, frames[:, k]) for k in range(2)], axis=0)[4::8].argmax(1)
+    right = [float((n.run(frames[4::8])["logits"].argmax(1) == wanted).mean()) for n in (few, many)]
+    assert right[0] < right[1]
+    data = load(frames, with_frames(input_specs(MODEL), config))
+    assert is_better(many.model, few.model, MODEL, data, import_graph(MODEL), config)
+    assert not is_better(few.model, many.model, MODEL, data, import_graph(MODEL), config)

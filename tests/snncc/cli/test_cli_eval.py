@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from unittest.mock import ANY
 
 import numpy as np
 import onnx
@@ -62,6 +63,8 @@ def test_json_has_everything(compiled, invoke):
         "activity",
         "energy",
         "warnings",
+        "exits",
+        "counterpart",
     }
     assert (evaluation["ann_accuracy"], evaluation["snn_accuracy"], evaluation["agreement"]) == _accuracies()
     assert len(evaluation["accuracy_by_timestep"]) == told["config"]["timesteps"] == 8
@@ -147,3 +150,53 @@ def test_zoo_names_work_in_every_place(folder, invoke):
     assert result.stdout.startswith("ANN ")
     assert result.stderr == ""
     assert invoke("run", "z.onnx", "--input", "zoo:test", "--limit", 2).exit_code == 0
+
+
+EXIT = ["--max-drop", "5", "--calib", "data.npz"]
+
+
+def test_early_exit_tells_when_samples_left_and_what_that_saves(compiled, invoke):
+    asked = ["eval", "small.snn.onnx", "--data", "data.npz", "--against", "small.onnx", *EXIT]
+    told = json.loads(invoke(*asked, "--json").stdout)
+    early, full = told["evaluation"], told["all_timesteps"]
+    exits = told["early_exit"]
+    assert exits["histogram"] == early["exits"]
+    assert sum(exits["histogram"]) == early["samples"] == 96
+    steps = sum(t * n for t, n in enumerate(exits["histogram"], 1)) / 96
+    assert exits["mean_timesteps"] == pytest.approx(steps)
+    assert early["activity"]["mean_timesteps"] == pytest.approx(steps)
+    assert steps < early["timesteps"]
+    assert exits["calibration"] == {"samples": 96, "mean_timesteps": pytest.approx(steps), "disagreement": ANY}
+    assert exits["calibration"]["disagreement"] <= 0.05
+    assert early["activity"]["spikes"] < full["activity"]["spikes"]
+    assert early["energy"]["45nm"]["snn"] < full["energy"]["45nm"]["snn"]
+    shown = invoke(*asked)
+    assert shown.exit_code == 0, shown.stderr
+    share = max(exits["histogram"]) / 96
+    assert f"{100 * share:.1f} %" in shown.stdout
+    assert "█" in shown.stdout
+    assert f"{steps:.2f}" in shown.stdout
+    assert f"(T={steps:.2f} of {early['timesteps']}" in shown.stdout.splitlines()[-1]
+    fixed = json.loads(invoke(*asked[:-4], "--early-exit", str(exits["confidence"]), "--json").stdout)
+    assert fixed["evaluation"]["exits"] == early["exits"]
+    assert fixed["early_exit"]["calibration"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--early-exit", "0.9", *EXIT], "give one of them"),
+        (["--max-drop", "1"], "--max-drop and --calib go together"),
+        (["--calib", "data.npz"], "--max-drop and --calib go together"),
+        (["--exit-measure", "max"], "--exit-measure without early exit"),
+        (["--early-exit", "0.9", "--backend", "ort"], "early exit with --backend ort"),
+        (["--early-exit", "0"], "'--early-exit'"),
+        (["--threads", "0"], "'--threads'"),
+    ],
+)
+@pytest.mark.parametrize("command", [["eval", "--data"], ["run", "--input"]])
+def test_refuses_options_of_early_exit_that_make_no_sense(compiled, invoke, command, options, message):
+    result = invoke(command[0], "small.snn.onnx", command[1], "data.npz", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

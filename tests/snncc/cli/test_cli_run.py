@@ -9,6 +9,8 @@ import onnxruntime as ort
 import pytest
 
 import snncc.network
+from snncc.runtime.early_exit import EarlyExit
+from snncc.runtime.session import Session
 
 
 def test_run_writes_what_plain_onnxruntime_gives(compiled, invoke):
@@ -113,3 +115,37 @@ def test_the_backend_is_the_one_that_was_asked_for(compiled, invoke, monkeypatch
         args = ("run", "small.snn.onnx", "--input", "data.npz", "--limit", 4, "--backend", backend)
         assert invoke(*args).exit_code == 0
     assert used == ["ReferenceSimulator", "OrtExecutor"]
+
+
+def test_early_exit_writes_what_each_sample_left_with(compiled, invoke):
+    asked = ["run", "small.snn.onnx", "--input", "data.npz", "--early-exit", "0.5", "--exit-measure", "max"]
+    told = json.loads(invoke(*asked, "--output", "early.npz", "--json").stdout)
+    network = snncc.load("small.snn.onnx")
+    with np.load("data.npz") as data:
+        outputs, exits = network.run_early(data["image"], EarlyExit(0.5, "max"))
+    with np.load("early.npz") as found:
+        for name, value in outputs.items():
+            np.testing.assert_array_equal(found[name], value)
+    histogram = np.bincount(exits - 1, minlength=network.record.timesteps).tolist()
+    assert told["early_exit"]["histogram"] == histogram
+    assert len([n for n in histogram if n]) > 1
+    shown = invoke(*asked)
+    assert shown.exit_code == 0, shown.stderr
+    assert f"mean timesteps: {exits.mean():.2f} of {network.record.timesteps}" in shown.stdout
+
+
+@pytest.mark.parametrize("backend", ["fused", "ort", "numpy"])
+def test_every_session_keeps_to_the_threads(compiled, invoke, backend, monkeypatch):
+    made = []
+    plain = Session.__init__
+
+    def noting(self, model, what, threads=0):
+        made.append(threads)
+        plain(self, model, what, threads)
+
+    monkeypatch.setattr(Session, "__init__", noting)
+    result = invoke("run", "small.snn.onnx", "--input", "data.npz", "--backend", backend, "--threads", "3", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert made
+    # The fused executor runs three chunks side by side, each with one thread.
+    assert set(made) == ({1} if backend == "fused" else {3})

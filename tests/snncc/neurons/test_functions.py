@@ -84,7 +84,7 @@ def test_onnxruntime_takes_more_than_the_lowest_opset() -> None:
 def test_every_function_is_tested_here() -> None:
     tested = {"BurstIF", "BurstIFStep"}  # in test_burst_if, and at each opset below
     tested |= {"MaxPoolIncrement", "MaxPoolIncrementStep", "RepeatInput", "RateDecode", "RunningMean", "LastStep"}
-    tested |= {"Increment", "IncrementStep", "RunningMeanStep", "Finite", "UnfoldTime"}
+    tested |= {"Increment", "IncrementStep", "RunningMeanStep", "Finite", "UnfoldTime", "FoldTime", "InOrder"}
     tested |= {f"SignedBurst{kind}{step}" for kind in ("", "Relu", "Clip") for step in ("", "Step")}
     assert set(_SOURCES) == tested
 
@@ -262,3 +262,22 @@ def test_finite(opset: int) -> None:
     model = model_of(opset, "float[N] x", "float[N] y", "y = snncc.Finite (x)", ("Finite",))
     x = np.array([1.5, np.nan, np.inf, -np.inf, -2.0], np.float32)
     assert evaluate(model, x=x).tolist() == [1.5, 0.0, 0.0, 0.0, -2.0]
+
+
+@pytest.mark.parametrize("period", [1, 2, 4])
+def test_frames_are_folded_period_by_period(opset: int, period: int) -> None:
+    x = values(T, N, 3, 2)
+    attributes = f"timesteps = {T}, period = {period}"
+    body = f"y = snncc.FoldTime <{attributes}> (x)"
+    found = evaluate(model_of(opset, f"float[{T},N,3,2] x", "float[M,3,2] y", body, ("FoldTime",)), x=x)
+    rows = [x[k * period + r, n] for r in range(period) for k in range(T // period) for n in range(N)]
+    np.testing.assert_array_equal(found, np.stack(rows))
+
+
+@pytest.mark.parametrize("period", [1, 2, 4])
+def test_periods_are_brought_into_order(opset: int, period: int) -> None:
+    x = values(T, N, 3, 2)
+    rows = [x[k * period + r, n] for r in range(period) for k in range(T // period) for n in range(N)]
+    body = f"y = snncc.InOrder <timesteps = {T}, period = {period}> (x)"
+    found = evaluate(model_of(opset, "float[M,3,2] x", "float[M,3,2] y", body, ("InOrder",)), x=np.stack(rows))
+    np.testing.assert_array_equal(found, folded(x))
