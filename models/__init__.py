@@ -11,17 +11,34 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from snncc.errors import UsageError
+from snncc.models import scenes
+
+if TYPE_CHECKING:
+    from snncc.models.recordings import Recordings
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
 
-_DATA_FILES = {"calibration": "fashion_mnist_calib.npz", "test": "fashion_mnist_test.npz"}
+_DATA_FILES = {
+    "calibration": "fashion_mnist_calib.npz",
+    "test": "fashion_mnist_test.npz",
+    "events_calibration": "fashion_events_calib.npz",
+    "events_test": "fashion_events_test.npz",
+}
+EVENTS = ("events_calibration", "events_test")
+"""Data sets of recordings of an event camera, for networks whose task is ``events``."""
+
+EVENT_FRAMES = 8
+"""Frames that a recording is cut into for a network."""
+
+SCENES = {"scenes": ("test", 500, 20171), "scenes_calibration": ("calibration", 256, 20172)}
+"""Data sets for object detection: what they are composed of, how many scenes, and their seed."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +49,19 @@ class NetworkInfo:
         name: name in the zoo; the file is ``networks/<name>.onnx``.
         summary: one line about the architecture.
         dataset: name of the data set it was trained on.
-        accuracy: fraction of the 10,000 test images that ONNX Runtime classifies right.
+        accuracy: fraction of the 10,000 test images that ONNX Runtime classifies right; of an event network, of the
+            1,000 bundled recordings, from the mean of their frames; of a detector, COCO's mean average precision on the
+            500 scenes.
         parameters: number of trained parameters.
         macs: multiply-accumulate operations of convolutions and fully connected layers per image.
         opset: version of the standard ONNX operator set.
         licence: SPDX identifier of the network's licence.
         recipe: the command line that trained and exported it.
-        epochs: passes over the 60,000 training images.
+        epochs: passes over the 60,000 training images; 1 for a detector, which sees no scene twice.
         seed: seed of the initialisation, the order of images and the augmentation.
         torch: version of PyTorch that trained it.
         sha256: hexadecimal digest of the file.
+        task: ``classification`` of the test images, ``events`` for that of recordings, or ``detection`` on the scenes.
     """
 
     name: str
@@ -57,11 +77,12 @@ class NetworkInfo:
     seed: int
     torch: str
     sha256: str
+    task: str = "classification"
 
 
-def names() -> list[str]:
-    """Names of the networks, sorted."""
-    return sorted(_zoo())
+def names(task: str | None = "classification") -> list[str]:
+    """Names of the networks for a task, sorted; None for all."""
+    return sorted(name for name, network in _zoo().items() if task in (None, network.task))
 
 
 def info(name: str) -> NetworkInfo:
@@ -70,7 +91,7 @@ def info(name: str) -> NetworkInfo:
     Raises:
         UsageError: there is no network of this name.
     """
-    return _zoo()[_known(name, names(), "network")]
+    return _zoo()[_known(name, names(None), "network")]
 
 
 def path(name: str) -> Path:
@@ -79,19 +100,29 @@ def path(name: str) -> Path:
     Raises:
         UsageError: there is no network of this name.
     """
-    return _folder() / "networks" / f"{_known(name, names(), 'network')}.onnx"
+    return _folder() / "networks" / f"{_known(name, names(None), 'network')}.onnx"
 
 
 def data_path(name: str) -> Path:
-    """The file of a data set: ``calibration`` or ``test``.
+    """The file of a data set: ``calibration``, ``test``, ``events_calibration`` or ``events_test``.
 
     Returns:
-        An ``.npz`` file with the arrays ``image`` (uint8 ``[N, 1, 28, 28]``) and ``label`` (uint8 ``[N]``).
+        An ``.npz`` file with the arrays ``image`` (uint8 ``[N, 1, 28, 28]``) and ``label`` (uint8 ``[N]``), or with
+        recordings, see `snncc.models.recordings`.
 
     Raises:
         UsageError: there is no data set of this name.
     """
     return _folder() / "data" / _DATA_FILES[_known(name, list(_DATA_FILES), "data set")]
+
+
+def test_data(name: str) -> str:
+    """The name of the data set that the recorded accuracy of a network can be measured on, or a sample of it.
+
+    Raises:
+        UsageError: there is no network of this name.
+    """
+    return {"events": "events_test", "detection": "scenes"}.get(info(name).task, "test")
 
 
 def calibration_set() -> tuple[Images, Labels]:
@@ -103,6 +134,31 @@ def calibration_set() -> tuple[Images, Labels]:
     return _load(data_path("calibration"))
 
 
+def scene_set(name: str = "scenes") -> tuple[Images, dict[str, Any]]:
+    """Scenes for object detection, composed of the bundled images on first use; see `snncc.models.scenes`.
+
+    Args:
+        name: ``scenes``, 500 scenes of test images, or ``scenes_calibration``, 256 of calibration images.
+
+    Returns:
+        Raw pixels uint8 ``[N, 1, 128, 128]`` and annotations in COCO's format; neither must be written to.
+
+    Raises:
+        UsageError: there are no scenes of this name.
+    """
+    return _composed(_known(name, list(SCENES), "set of scenes"))
+
+
+@cache
+def _composed(name: str) -> tuple[Images, dict[str, Any]]:
+    source, count, seed = SCENES[name]
+    images, labels = _load(data_path(source))
+    made = scenes.compose_all(images[:, 0], labels, count, seed)
+    pixels = np.stack([scene.image for scene in made])[:, None]
+    pixels.flags.writeable = False
+    return pixels, scenes.coco(made)
+
+
 def test_set() -> tuple[Images, Labels]:
     """The 10,000 test images of Fashion-MNIST in their original order.
 
@@ -112,8 +168,40 @@ def test_set() -> tuple[Images, Labels]:
     return _load(data_path("test"))
 
 
-# pytest would collect the function as a test in every module that imports it.
+def event_set(name: str) -> Recordings:
+    """Recordings of Fashion-MNIST by a simulated event camera of 34x34 pixels.
+
+    Args:
+        name: ``events_test``, the first 1,000 test images, or ``events_calibration``, 256 calibration images.
+
+    Raises:
+        UsageError: there are no recordings of this name.
+    """
+    from snncc.models.recordings import Recordings
+
+    return Recordings.load(data_path(_known(name, list(EVENTS), "set of recordings")))
+
+
+def event_frames(name: str, bins: int = EVENT_FRAMES) -> dict[str, npt.NDArray[Any]]:
+    """The recordings as voxel grids, ready for a network.
+
+    Args:
+        name: as for `event_set`.
+        bins: frames per recording.
+
+    Returns:
+        ``events`` float32 ``[N, bins, 2, 34, 34]``, see `snncc.events.voxel_grid`, and ``label`` uint8 ``[N]``.
+
+    Raises:
+        UsageError: there are no recordings of this name, or bins is less than 1.
+    """
+    found = event_set(name)
+    return {"events": found.frames(bins), "label": found.label}
+
+
+# pytest would collect the functions as tests in every module that imports them.
 test_set.__test__ = False  # type: ignore[attr-defined]
+test_data.__test__ = False  # type: ignore[attr-defined]
 
 
 @cache

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from snncc.analysis import Form, NeuronSite
 from snncc.config import Config
 from snncc.neurons.response import Correction
-from snncc.neurons.threshold import ChannelHistogram
+from snncc.neurons.threshold import DEVIATIONS, ChannelHistogram
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry
 from snncc.passes.layer_sums import Sums, along, by_channel, per_channel, squared_error, sums, total
@@ -91,7 +91,21 @@ class Layer:
         first, *others = self.pool.each(of_chunk)
         for histogram in others:
             first.merge(histogram)
+        if sign > 0 or self.site.activation.encodes:
+            mean, deviation = self._currents
+            first.likely = np.clip(sign * mean + DEVIATIONS * deviation, 0.0, self.site.activation.upper)
         return first
+
+    @functools.cached_property
+    def _currents(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of what reaches the neurons in the ANN, [C]; negative values tell too."""
+
+        def of_chunk(chunk: int) -> NDArray[np.float64]:
+            values = by_channel(self.entry.ann[chunk], self.axis).astype(np.float64)
+            return np.stack([values.sum(axis=(0, 2)), np.square(values).sum(axis=(0, 2))])
+
+        mean, squared = np.sum(self.pool.each(of_chunk), axis=0) / self.size
+        return mean, np.sqrt(np.maximum(squared - np.square(mean), 0.0))
 
     @functools.cached_property
     def missing(self) -> NDArray[np.float64]:

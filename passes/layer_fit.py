@@ -30,6 +30,8 @@ take back. Neurons with a constant current have no use for it.
 """
 _LEAST_MOVED = 0.1
 """Smallest share of neurons that a shift is taken to move: bounds the steps of channels that are almost always off."""
+CERTAIN = 2.0
+"""A gain counts as far as it is beyond so many of its standard errors: from few values it says little about others."""
 _GAIN_RANGE = (0.5, 2.0)
 """Gains beyond this say that a channel is broken, not that it is damped: they are cut."""
 
@@ -37,7 +39,9 @@ _GAIN_RANGE = (0.5, 2.0)
 def match(values: Sums, *, gain: bool) -> WeightCorrection:
     """Return the correction that gives the SNN's values the ANN's mean and, with `gain`, its standard deviation.
 
-    Clipping and rounding damp a network layer by layer; the factor undoes that where it arises.
+    Clipping and rounding damp a network layer by layer; the factor undoes that where it arises. It is drawn to 1 by
+    what it may owe to chance: the logarithm of the ratio of two standard deviations, from n pairs of normal values with
+    the correlation r, has the variance (1 - r²)/(n - 1), as each of the two has 1/2(n - 1) and both share r² of it.
     """
     factor = np.ones_like(values.ann)
     mean_ann, mean_snn = values.ann / values.count, values.snn / values.count
@@ -50,6 +54,11 @@ def match(values: Sums, *, gain: bool) -> WeightCorrection:
         )
         ratio = np.divide(var_ann, var_snn, out=np.ones_like(var_ann), where=known & (var_snn > 0))
         factor = np.clip(np.sqrt(np.maximum(ratio, 0.0)), *_GAIN_RANGE)
+        covariance = values.product / values.count - mean_ann * mean_snn
+        shared = np.divide(np.square(covariance), var_ann * var_snn, out=np.ones_like(factor), where=known)
+        chance = CERTAIN**2 * np.clip(1 - shared, 0.0, 1.0) / max(1, values.count - 1)
+        size = np.square(np.log(factor))
+        factor **= np.divide(size - chance, size, out=np.zeros_like(factor), where=size > chance)
     shift = mean_ann - factor * mean_snn
     return WeightCorrection(factor.astype(np.float32), shift.astype(np.float32))
 

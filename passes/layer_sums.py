@@ -49,13 +49,14 @@ def per_channel(values: NDArray[Any], axis: int | None, shape: tuple[int, ...]) 
 
 @dataclass(frozen=True)
 class Sums:
-    """Count, sum and sum of squares per channel, of values in ANN and SNN."""
+    """Count, sum and sum of squares per channel, of values in ANN and SNN, and the sum of their products."""
 
     count: int
     ann: NDArray[np.float64]
     ann_squared: NDArray[np.float64]
     snn: NDArray[np.float64]
     snn_squared: NDArray[np.float64]
+    product: NDArray[np.float64]
 
 
 def sums(ann: Array, snn: NDArray[np.float32], axis: int | None, *, last: bool = False) -> Sums:
@@ -68,7 +69,7 @@ def sums(ann: Array, snn: NDArray[np.float32], axis: int | None, *, last: bool =
         last: the last of them counts instead: they are means already.
     """
     shape = ann.shape[1:]
-    found = np.zeros((4, math.prod(shape)))
+    found = np.zeros((5, math.prod(shape)))
     _add(flat(ann, 1), flat(snn, 2), last, found)
     channels = per_channel(found, axis, shape)
     return Sums(ann.size // channels.shape[1], *channels)
@@ -84,19 +85,21 @@ def total(parts: Sequence[Sums]) -> Sums:
             first.ann_squared + part.ann_squared,
             first.snn + part.snn,
             first.snn_squared + part.snn_squared,
+            first.product + part.product,
         )
     return first
 
 
 @compiled
 def _add(ann: NDArray[np.float32], snn: NDArray[np.float32], last: bool, found: NDArray[np.float64]) -> None:
-    """Add ann [N, E] and the mean or the last of snn [T, N, E], and their squares, over the samples to found [4, E]."""
+    """Add ann [N, E], the mean or the last of snn [T, N, E], squares and products over samples to found [5, E]."""
     mean = np.empty(BLOCK, np.float32)
     timesteps, samples, elements = snn.shape
     for start in range(0, elements, BLOCK):
         size = min(BLOCK, elements - start)
         one, one_squared = found[0, start : start + size], found[1, start : start + size]
         two, two_squared = found[2, start : start + size], found[3, start : start + size]
+        product = found[4, start : start + size]
         for n in range(samples):
             for i in range(size):
                 mean[i] = np.float32(0)
@@ -112,6 +115,7 @@ def _add(ann: NDArray[np.float32], snn: NDArray[np.float32], last: bool, found: 
                 one_squared[i] += value * value
                 two[i] += of_snn
                 two_squared[i] += of_snn * of_snn
+                product[i] += value * of_snn
 
 
 def squared_error(fired: NDArray[np.int32], target: NDArray[np.float32], unit: NDArray[np.float32]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncc.errors import UsageError
-from snncc.runtime.fused import FusedExecutor, joined
+from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.reference import Simulation
 from snncc.runtime.session import Array
 from snncc.runtime.walk import Walk
@@ -111,7 +111,7 @@ def run_early(
         walk.present(constant)
         return _Leaving(walk, rows.stop - rows.start, rule, trace).run(executor.timesteps, frames)
 
-    return joined(executor.each(through, executor.walks(samples, _SAMPLES)), samples)
+    return executor.gather(through, executor.walks(samples, _SAMPLES), samples)
 
 
 class _Leaving:

@@ -11,12 +11,14 @@ Layers with 8-bit weights run on whole numbers, and so do the neurons and pools 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from snncc.passes.analyse import analyse
 from snncc.runtime.buffers import BufferPool
@@ -77,7 +79,7 @@ class FusedExecutor:
             walk.present(constant)
             return self._through(walk, frames, rows.stop - rows.start, trace)
 
-        return joined(self.each(through, self.walks(samples)), samples)
+        return self.gather(through, self.walks(samples), samples)
 
     def walks(self, samples: int, most: int = _SAMPLES) -> list[tuple[Walk, slice]]:
         """Return what takes a batch through time: walks that haven't begun, each with its part of the samples.
@@ -94,6 +96,23 @@ class FusedExecutor:
     def each(self, work: Callable[[A], B], items: Sequence[A]) -> list[B]:
         """Do something with each item, side by side."""
         return [work(items[0])] if len(items) == 1 else list(self._pool.map(work, items))
+
+    def gather(self, work: Callable[[A], Simulation], items: Sequence[A], samples: int) -> Simulation:
+        """Return what parts of a batch of so many samples give as one; their spikes are added up as they come."""
+        spikes: dict[str, NDArray[np.float64]] = {}
+        lock = threading.Lock()
+
+        def add(item: A) -> Simulation:
+            part = work(item)
+            with lock:  # whole numbers: in any order, their sum is the same
+                for name, more in part.spikes.items():
+                    spikes[name] = spikes[name] + more if name in spikes else more
+            part.spikes = {}
+            return part
+
+        result = _joined(self.each(add, items), samples)
+        result.spikes = {name: spikes[name] for name in self.route.fused}
+        return result
 
     def _through(self, walk: Walk, frames: Mapping[str, Array], samples: int, trace: bool) -> Simulation:
         together = max(1, _ROWS // samples)
@@ -120,15 +139,14 @@ class FusedExecutor:
         list(self._pool.map(work, starts, [min(start + starts.step, items) for start in starts]))
 
 
-def joined(parts: list[Simulation], samples: int) -> Simulation:
-    """Return what parts of a batch of so many samples gave as one."""
+def _joined(parts: list[Simulation], samples: int) -> Simulation:
+    """Return what parts of a batch of so many samples gave as one, spikes aside."""
     first = parts[0]
     if len(parts) == 1:
         first.samples = samples
         return first
     result = Simulation({n: np.concatenate([p.outputs[n] for p in parts]) for n in first.outputs}, samples=samples)
     result.trace = {n: np.concatenate([p.trace[n] for p in parts], axis=1) for n in first.trace}
-    result.spikes = {n: np.sum([p.spikes[n] for p in parts], axis=0) for n in first.spikes}
     result.increments = {n: np.sum([p.increments[n] for p in parts], axis=0) for n in first.increments}
     if first.exits is not None:
         result.exits = np.concatenate([p.exits for p in parts if p.exits is not None])

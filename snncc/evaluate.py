@@ -5,7 +5,7 @@ It goes batch by batch and keeps sums only, so memory does not grow with the dat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,9 @@ from snncc.runtime.meter import PROFILES, Meter, Reading
 from snncc.runtime.reference import ReferenceSimulator, Simulation
 from snncc.runtime.session import Array, Session
 from snncc.sequences import counterpart, run_ann
+
+Observer = Callable[[Simulation, dict[str, Array] | None, slice], None]
+"""Told about each batch: what the SNN gave, what the ANN gave, and which samples they are."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def evaluate(
     ann: Source | LoadedModel | None = None,
     backend: str = "fused",
     batch_size: int | None = None,
+    observer: Observer | None = None,
     threads: int = 0,
     early_exit: EarlyExit | None = None,
     progress: Progress | None = None,
@@ -127,6 +131,7 @@ def evaluate(
         ann: the network that it was compiled from, for its accuracy, the agreement and the error of the outputs.
         backend: see `SpikingNetwork.run`.
         batch_size: samples at a time, where the networks' own batches are open; None for `run_size`.
+        observer: told about the outputs of each batch, for tasks that need more than sums.
         threads: see `SpikingNetwork.run`.
         early_exit: when a sample leaves before the last timestep; backend "fused" only.
         progress: told about finished batches.
@@ -157,7 +162,10 @@ def evaluate(
             tally = _Tally(samples, simulation)
         meter.add(simulation)
         expected = None if other is None else other.run(batch, network.inputs, period)
-        tally.add(simulation, expected, slice(done, done + simulation.samples))
+        rows = slice(done, done + simulation.samples)
+        tally.add(simulation, expected, rows)
+        if observer is not None:
+            observer(simulation, expected, rows)
         done += simulation.samples
         if progress is not None:
             progress(number, -(-len(samples) // size))

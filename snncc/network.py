@@ -306,13 +306,16 @@ def resolve(source: Source) -> str | os.PathLike[str] | onnx.ModelProto:
 
 
 def resolve_data(source: Any) -> Any:
-    """Return where data is: `zoo:calibration` and `zoo:test` become the paths of the bundled sets.
+    """Return where data is: names of bundled sets become their paths, those of recordings and scenes their arrays.
 
     Raises:
         UsageError: the zoo has no such data.
     """
     if isinstance(source, str) and source.startswith("zoo:"):
-        return models.data_path(source.removeprefix("zoo:"))
+        name = source.removeprefix("zoo:")
+        if name in models.EVENTS:
+            return models.event_frames(name)
+        return {"image": models.scene_set(name)[0]} if name in models.SCENES else models.data_path(name)
     return source
 
 
@@ -382,20 +385,31 @@ def compile(
         data = prepared(calibration, loaded, config)
     config, note = settled(config, data, loaded)
 
-    def convert_with(fit_weights: bool) -> tuple[SpikingNetwork, gs.Graph, Context]:
+    walks = 2 if config.weight_calibration and data is not None else 1
+
+    def convert_with(fit_weights: bool, walk: int = 0) -> tuple[SpikingNetwork, gs.Graph, Context]:
         ctx = Context(config, data, dict(assignment or {}), fit_weights=fit_weights)
         if note is not None:
             ctx.warn(note)
         if config.weight_calibration and not fit_weights:
             ctx.warn("weight calibration was left out: on the samples that are held back it made nothing better")
-        return _converted(loaded, ctx, hook, progress)
+        return _converted(loaded, ctx, hook, _part_of(progress, walk, walks))
 
     network, graph, ctx = convert_with(config.weight_calibration)
     if data is None or not config.weight_calibration or all(c.weight is None for c in ctx.corrections.values()):
+        if progress is not None and walks > 1:
+            progress(1, 1)  # there is nothing to compare, so no second walk
         return network
-    plain, _, _ = convert_with(False)
+    plain, _, _ = convert_with(False, 1)
     better = is_better(network.model, plain.model, loaded.model, data, graph, config)
     return network if better else plain
+
+
+def _part_of(progress: Progress | None, walk: int, walks: int) -> Progress | None:
+    """Return what one of several walks of the same length tells about its steps."""
+    if progress is None or walks == 1:
+        return progress
+    return lambda done, total: progress(walk * total + done, walks * total)
 
 
 def _converted(

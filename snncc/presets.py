@@ -114,11 +114,10 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "bs+bsr with sensitivity spike compression: τ per layer, r = 1", _PAPER, "bsr+ssc", "in-context"
         ),
         "best": Preset(
-            "ours: ψ and τ per layer at once for four fifths of the spikes, the best of what was simulated",
-            {"weight_calibration": True},
+            "ours: ψ and τ per layer at once for nine tenths of the spikes, the best of what was simulated",
             method="joint",
             sensitivity="uneven",
-            budget=Budget("relative", 0.8),
+            budget=Budget("relative", 0.9),
         ),
     }
 )

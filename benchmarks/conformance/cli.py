@@ -6,15 +6,16 @@ import argparse
 import ast
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from conformance import sources
-from conformance.isolate import measure_apart
-from conformance.row import Row, cells, header, total
+from conformance.isolate import measure_apart, shares
+from conformance.results import Results
+from conformance.row import NOT_MEASURED, Row, cells, header, total
 from conformance.sources import Network
 
 DESCRIPTION = """Compile every network for several T, run it in stock ONNX Runtime, and compare it with its ANN.
@@ -30,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("networks", nargs="*", metavar="FOLDER|MODEL[=DATA.npz]", help="networks, and inputs for them")
     made.add_argument("--zoo", action="store_true", help="the bundled networks")
-    made.add_argument("--onnx-tests", action="store_true", help="the networks that the onnx package brings")
+    made.add_argument("--light", action="store_true", help="the large networks that the onnx package brings, light_*")
+    made.add_argument("--onnx-tests", action="store_true", help="its small tests")
     made.add_argument("--export", action="store_true", help="networks exported from torch, scikit-learn and Keras")
     made.add_argument("--export-to", type=Path, metavar="DIR", help="keep them there, and take those that are there")
     made.add_argument("--match", metavar="TEXT", help="only networks with TEXT in their name")
@@ -38,11 +40,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--samples", type=int, default=8, help="inputs to compare on, fewer for large networks (8)")
     made.add_argument("--calibration", type=int, default=32, help="inputs to calibrate on, likewise (32)")
     made.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of `snncc.Config`")
-    made.add_argument("--jobs", type=int, default=1, help="networks at a time (1)")
+    made.add_argument("--jobs", type=int, default=1, help="networks at a time, which share the cores (1)")
     made.add_argument("--timeout", type=float, default=900, metavar="S", help="seconds for one network (900)")
     made.add_argument("--memory", type=float, default=8, metavar="GIB", help="gibibytes for one process (8)")
     made.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was found")
+    made.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write everything that was found, row by row; rows that the file has from the same code and options are "
+        "taken over, so an interrupted run goes on",
+    )
+    made.add_argument("--known", action="store_true", help="measure nothing: print the rows that --json has")
     return made
 
 
@@ -67,7 +76,7 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print a row each and the total; return 1 if a network doesn't do as it should."""
     made = parser()
-    options = made.parse_args(arguments)
+    options = made.parse_intermixed_args(arguments)
     timesteps = sorted(set(options.timesteps))
     if min(*timesteps, options.samples, options.calibration, options.jobs) < 1 or options.timeout <= 0:
         made.error("--timesteps, --samples, --calibration, --jobs and --timeout must be positive")
@@ -78,28 +87,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValueError as error:
             made.error(str(error))
         if not networks:
-            made.error("no network: name a folder or a file, or give --zoo, --onnx-tests or --export")
+            made.error("no network: name a folder or a file, or give --zoo, --light, --onnx-tests or --export")
 
-        def measure(network: Network) -> Row:
-            request = {
-                "path": str(network.path),
-                "data": None if network.data is None else str(network.data),
-                "timesteps": timesteps,
-                "samples": options.samples,
-                "calibration": options.calibration,
-                "config": config,
-            }
-            return measure_apart(network.name, request, timeout=options.timeout, memory=options.memory)
-
+        request = {
+            "timesteps": timesteps,
+            "samples": options.samples,
+            "calibration": options.calibration,
+            "config": config,
+        }
+        try:
+            results = Results(options.json, {**request, "timeout": options.timeout, "memory": options.memory})
+        except ValueError as error:
+            made.error(str(error))
+        measure = _known(results) if options.known else _measuring(results, request, options)
         rows = report(networks, measure, timesteps, jobs=options.jobs, markdown=options.markdown)
-    if options.json is not None:
-        _write(options.json, rows)
+        print(f"code {results.code}; {' '.join(sys.argv[1:] if arguments is None else arguments)}")
     return 0 if all(row.good for row in rows) else 1
+
+
+def _known(results: Results) -> Callable[[Network], Row]:
+    return lambda network: results.known(network.name) or Row(network.name, status=NOT_MEASURED)
+
+
+def _measuring(results: Results, request: Mapping[str, Any], options: argparse.Namespace) -> Callable[[Network], Row]:
+    """Return what gives a network's row: the one of an earlier run, or a new one, which is kept."""
+    free = shares(options.jobs)
+
+    def measure(network: Network) -> Row:
+        row = results.known(network.name)
+        if row is not None:
+            return row
+        data = None if network.data is None else str(network.data)
+        cores = free.get()
+        row = measure_apart(
+            network.name,
+            {**request, "path": str(network.path), "data": data},
+            timeout=options.timeout,
+            memory=options.memory,
+            cores=cores,
+        )
+        free.put(cores)
+        results.keep(row)
+        return row
+
+    return measure
 
 
 def _networks(options: argparse.Namespace, stack: ExitStack) -> list[Network]:
     networks = sources.given(options.networks)
     networks += sources.zoo() if options.zoo else []
+    networks += sources.light() if options.light else []
     networks += sources.onnx_tests() if options.onnx_tests else []
     if options.export or options.export_to:
         folder = options.export_to or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conformance-")))
@@ -119,7 +156,7 @@ def report(
     from environment import signature
 
     columns = header(timesteps)
-    widths = [max(len(columns[0]), *(len(n.name) for n in networks)), 16, 5, 5, 7, 7, 16, 3, 9]
+    widths = [max(len(columns[0]), *(len(n.name) for n in networks)), 16, 5, 5, 7, 7, 7, 16, 3, 9]
     widths += [8] * (len(columns) - len(widths))
 
     def show(line: Sequence[str]) -> None:
@@ -134,11 +171,15 @@ def report(
     rows = []
     for row in _measured(networks, measure, jobs):
         rows.append(row)
-        show(cells(row, timesteps))
+        if row.status != NOT_MEASURED:
+            show(cells(row, timesteps))
     print()
     for row in rows:
         for remark in row.remarks():
             print(f"{'- ' if markdown else ''}{row.name}: {remark}")
+    left = [row.name for row in rows if row.status == NOT_MEASURED]
+    if left:
+        print(f"{'- ' if markdown else ''}not measured: {', '.join(left)}")
     print(f"\n{total(rows)}\n{signature()}")
     return rows
 
@@ -147,12 +188,3 @@ def _measured(networks: Sequence[Network], measure: Callable[[Network], Row], jo
     """Yield the rows in the order of the networks, each as soon as it is there."""
     with ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(measure, networks)
-
-
-def _write(path: Path, rows: Sequence[Row]) -> None:
-    from environment import environment
-
-    from snncc.report.text import to_json
-
-    path.write_text(to_json({"environment": environment(), "rows": [row.to_dict() for row in rows]}) + "\n", "utf-8")
-    print(f"wrote {path}", file=sys.stderr)

@@ -16,6 +16,7 @@ import onnx
 from conformance import stock
 from conformance.errors import differing, relative_errors, signature_changes, variations
 from conformance.inputs import Feeds, candidates, fixed_batch, generate, split, whole
+from conformance.row import LIMIT
 from conformance.survey import Weight
 
 CHUNK = 2
@@ -85,14 +86,28 @@ def execute(model: str | Path, feeds: Feeds, names: list[str], folder: Path, bat
     # Where the inputs have no sample axis in common, they are fed as they are.
     chunk = (batch or CHUNK) if len(lengths) == 1 and None not in lengths else 0
     command = [sys.executable, "-I", stock.__file__, str(model), str(source), str(target), str(chunk)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    _check(subprocess.run(command, capture_output=True, text=True, errors="replace", check=False))
+    with np.load(target) as archive:
+        return {name: archive[str(i)] for i, name in enumerate(names)}
+
+
+def load(model: Path) -> None:
+    """Let stock ONNX Runtime load a model without running it.
+
+    Raises:
+        StockError: it doesn't.
+        MemoryError: it asks for more than the process may use.
+    """
+    command = [sys.executable, "-I", stock.__file__, str(model)]
+    _check(subprocess.run(command, capture_output=True, text=True, errors="replace", check=False))
+
+
+def _check(done: subprocess.CompletedProcess[str]) -> None:
     if done.returncode:
         message = last_message(done.stderr)
         if is_shortage(message):
             raise MemoryError(message)
         raise StockError(f"exit code {done.returncode}: {message}")
-    with np.load(target) as archive:
-        return {name: archive[str(i)] for i, name in enumerate(names)}
 
 
 def last_message(stderr: str) -> str:
@@ -136,15 +151,17 @@ class Comparison:
     def run(self, weight: Weight, open_size: int) -> None:
         """Compile for each T, compare, keep the findings."""
         most = max(self.request.timesteps)
-        samples = whole(weight.samples(self.request.samples, most), self.batch)
-        calibration = whole(weight.samples(self.request.calibration, most), self.batch)
+        samples = whole(weight.evaluation(self.request.samples, most), self.batch)
+        calibration = whole(weight.calibration(self.request.calibration, most), self.batch)
+        samples = min(samples, calibration)
         calibrating, evaluating = self._inputs(calibration, samples, open_size)
         seen = {name: array[:samples] for name, array in calibrating.items()}
         try:
             expected, expected_seen = (self.execute(self.request.path, feeds) for feeds in (evaluating, seen))
         except StockError as error:
             raise NoReferenceError(f"the ANN doesn't run: {error}") from error
-        self.note(samples=samples, calibration=calibration, variation=variations(expected, samples))
+        both = {name: np.concatenate([value, expected_seen[name]]) for name, value in expected.items()}
+        self.note(samples=samples, calibration=calibration, variation=variations(both, 2 * samples))
         for name, value in expected.items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 raise NoReferenceError(f"output '{name}' of the ANN holds NaN or Inf")
@@ -179,14 +196,31 @@ class Comparison:
         del network  # its memory is wanted by the process that runs it
         self.note(stage=f"run T={timesteps}")
         try:
-            result, on_seen = (self.execute(artifact, feeds) for feeds, _ in (unseen, seen))
+            execute: Callable[[str | Path, Feeds], Feeds] = self.execute
+            backend = "artifact"
+            try:
+                result = execute(artifact, unseen[0])
+            except MemoryError:  # all timesteps at once: layer by layer takes less
+                load(artifact)
+                execute, backend = self._layer_by_layer, "fused"
+                result = execute(artifact, unseen[0])
+            errors = relative_errors(result, unseen[1])
+            good = all(error < LIMIT for error in errors.values())
+            on_seen = {} if good else relative_errors(execute(artifact, seen[0]), seen[1])
         except StockError as error:
             self.note(reasons=[f"T={timesteps}: {error}"])
             return {"loads": False, "changes": changes}
         return {
             "loads": True,
+            "backend": backend,
             "changes": changes,
-            "errors": relative_errors(result, unseen[1]),
+            "errors": errors,
             "differing": differing(result, unseen[1]),
-            "seen": relative_errors(on_seen, seen[1]),
+            "seen": on_seen,
         }
+
+    def _layer_by_layer(self, artifact: str | Path, feeds: Feeds) -> Feeds:
+        """Run an artifact in snncc's own executor."""
+        import snncc
+
+        return snncc.load(artifact).run(feeds, batch_size=self.batch or 1)

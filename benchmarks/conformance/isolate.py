@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -20,7 +21,22 @@ PACKAGE = Path(__file__).resolve().parents[1]
 """The folder that `conformance` is imported from."""
 
 
-def measure_apart(name: str, request: Mapping[str, Any], *, timeout: float, memory: float) -> Row:
+Cores = frozenset[int]
+"""Numbers of processor cores; none: all."""
+
+
+def shares(jobs: int) -> queue.SimpleQueue[Cores]:
+    """Divide the cores among processes that run side by side, or they would fight for them: a share for each."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    free: queue.SimpleQueue[Cores] = queue.SimpleQueue()
+    for job in range(jobs):
+        free.put(frozenset(cores[job % len(cores) :: jobs]) if cores else frozenset())
+    return free
+
+
+def measure_apart(
+    name: str, request: Mapping[str, Any], *, timeout: float, memory: float, cores: Cores = frozenset()
+) -> Row:
     """Run `conformance.worker` on a request; see there for its keys.
 
     Args:
@@ -28,6 +44,7 @@ def measure_apart(name: str, request: Mapping[str, Any], *, timeout: float, memo
         request: what to measure.
         timeout: seconds until the process is ended.
         memory: gibibytes that the process may use for data.
+        cores: those that it may use.
 
     Returns:
         What the worker found until it ended, however it ended.
@@ -35,10 +52,11 @@ def measure_apart(name: str, request: Mapping[str, Any], *, timeout: float, memo
     with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
         order = Path(folder, "request.json")
         order.write_text(json.dumps({**request, "memory": memory}), encoding="utf-8")
-        return run_apart(name, [sys.executable, "-m", "conformance.worker", folder], Path(folder), timeout)
+        command = [sys.executable, "-m", "conformance.worker", folder]
+        return run_apart(name, command, Path(folder), timeout, cores)
 
 
-def run_apart(name: str, command: Sequence[str], folder: Path, timeout: float) -> Row:
+def run_apart(name: str, command: Sequence[str], folder: Path, timeout: float, cores: Cores = frozenset()) -> Row:
     """Run a command that writes its records into `folder/records.jsonl`, a line of JSON each, and build the row."""
     row, start = Row(name), time.monotonic()
     inherited = os.environ.get("PYTHONPATH")
@@ -53,6 +71,9 @@ def run_apart(name: str, command: Sequence[str], folder: Path, timeout: float) -
             stderr=errors,
             start_new_session=True,  # so that its children end with it
         )
+        if cores:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(process.pid, cores)
         try:
             process.wait(timeout)
             late = False

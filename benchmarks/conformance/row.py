@@ -15,6 +15,7 @@ ROUNDING = 1e-5
 
 COMPILED, REFUSED, NO_REFERENCE = "compiled", "refused", "no reference"
 FAILED, CRASHED, TIMEOUT, MEMORY = "failed", "crashed", "timeout", "out of memory"
+NOT_MEASURED = "not measured"
 CONVERGES, UNSEEN = "converges", "only if seen"
 
 
@@ -25,9 +26,11 @@ class Step:
     Attributes:
         timesteps: T.
         errors: by floating-point output, ‖SNN - ANN‖ / ‖ANN‖ (L2) on inputs that calibration hasn't seen.
-        seen: the same on calibration inputs: what is much smaller there is a matter of calibration, not of the method.
+        seen: the same on calibration inputs, where an error isn't below `LIMIT`: what is much smaller there is a matter
+            of calibration, not of the method.
         differing: by other output (class labels, indices), the share of entries that differ.
-        loads: whether stock ONNX Runtime loads and runs the artifact.
+        loads: whether stock ONNX Runtime loads the artifact and, with the backend "artifact", runs it.
+        backend: what ran: the "artifact" in stock ONNX Runtime, or snncc's "fused" executor, which needs less memory.
         changes: what differs between the signatures of network and artifact.
         seconds: time of compile and evaluation.
     """
@@ -37,6 +40,7 @@ class Step:
     seen: dict[str, float] = field(default_factory=dict)
     differing: dict[str, float] = field(default_factory=dict)
     loads: bool | None = None
+    backend: str = "artifact"
     changes: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -143,6 +147,12 @@ class Row:
         if last is None:
             return found
         found += [f"signature: {change}" for change in last.changes]
+        beyond = [f"T={step.timesteps}" for step in self.steps if step.backend == "fused"]
+        if beyond:
+            found.append(
+                f"{', '.join(beyond)}: loads in ONNX Runtime, but ran in snncc's fused executor, as the artifact holds "
+                "all timesteps at once and needs more memory than a process may use here"
+            )
         for name, error in last.errors.items():
             if not error < LIMIT:
                 seen = last.seen.get(name)
@@ -203,7 +213,7 @@ def percent(value: float | None) -> str:
 
 def header(timesteps: Iterable[int]) -> list[str]:
     """Return the names of the columns."""
-    fixed = ["network", "exporter", "opset", "nodes", "neurons", "spiking", "result", "ORT", "signature"]
+    fixed = ["network", "exporter", "opset", "nodes", "neurons", "spiking", "inputs", "result", "ORT", "signature"]
     return [*fixed, *(f"T={t}" for t in timesteps), "time"]
 
 
@@ -216,6 +226,7 @@ def cells(row: Row, timesteps: Iterable[int]) -> list[str]:
     return [
         row.name,
         *facts,
+        f"{_count(row.calibration)} + {_count(row.samples)}",
         row.verdict,
         *checks,
         *(percent(errors.get(t)) for t in timesteps),

@@ -57,15 +57,21 @@ def zoo() -> list[Network]:
     """Return the bundled networks."""
     from snncc import models
 
-    return [Network(f"zoo:{name}", Path(models.path(name))) for name in models.names()]
+    return [Network(f"zoo:{name}", Path(models.path(name))) for name in models.names(None)]
+
+
+def light() -> list[Network]:
+    """Return the large networks that the onnx package brings, `light_*`."""
+    return [Network(path.stem, path) for path in sorted((_onnx_data() / "light").glob("*.onnx"))]
 
 
 def onnx_tests() -> list[Network]:
-    """Return the networks that the onnx package brings: those of `light`, and each test of its own that has a file."""
-    root = Path(onnx.backend.test.__file__).parent / "data"
-    light = [Network(path.stem, path) for path in sorted((root / "light").glob("*.onnx"))]
-    tests = [Network(path.parent.name, path) for path in sorted(root.glob("*/*/model.onnx"))]
-    return light + tests
+    """Return each test of the onnx package that has a file."""
+    return [Network(path.parent.name, path) for path in sorted(_onnx_data().glob("*/*/model.onnx"))]
+
+
+def _onnx_data() -> Path:
+    return Path(onnx.backend.test.__file__).parent / "data"
 
 
 def exported(folder: Path, only: Iterable[str] = ()) -> list[Network]:

@@ -2,9 +2,10 @@
 
 The arrays of `feeds.npz` are called as the model's inputs; their axis 0 is cut into chunks of CHUNK (0: not at all).
 `outputs.npz` gets "0", "1", ... in the order of the model's outputs, the chunks joined along axis 0. An output that is
-a sequence of maps (a classifier's ZipMap) becomes an array of its values.
+a sequence of maps (a classifier's ZipMap) becomes an array of its values. With the model alone, it is only loaded.
 """
 
+import os
 import sys
 from typing import Any
 
@@ -22,10 +23,16 @@ def as_array(value: Any) -> NDArray[Any]:
 
 def main() -> None:
     """Run the model on all chunks, keep what it gives."""
-    model, feeds_file, outputs_file, chunk = sys.argv[1:5]
+    model, *rest = sys.argv[1:]
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    # Idle threads that spin would take the cores from whatever else is measured.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    if not rest:
+        return
+    feeds_file, outputs_file, chunk = rest
     with np.load(feeds_file) as archive:
         feeds = {i.name: archive[i.name] for i in session.get_inputs()}
     count = len(next(iter(feeds.values()))) if int(chunk) else 1

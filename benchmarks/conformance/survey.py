@@ -14,9 +14,11 @@ from conformance.inputs import network_inputs
 if TYPE_CHECKING:
     from snncc.errors import Obstacle
 
-WORK = 10**12
-"""Most multiply-accumulates of one calibration, and of one evaluation: fewer samples are taken for a large network."""
-VALUES = 1 << 28
+WORK = 5 * 10**11
+"""Most multiply-accumulates of one calibration: fewer samples are taken for a large network."""
+EVALUATED = 4
+"""The share of that work that an evaluation takes is one in so many."""
+VALUES = 1 << 29
 """Most values of the largest tensor in a calibration, over samples and timesteps."""
 
 
@@ -45,11 +47,20 @@ class Weight:
     macs: int
     largest: int
 
-    def samples(self, wanted: int, timesteps: int) -> int:
-        """Return how many samples to take at T timesteps: those that were wanted, or as many as the limits allow."""
-        by_work = WORK // max(1, self.macs * (timesteps + 1))
+    def calibration(self, wanted: int, timesteps: int) -> int:
+        """Return how many samples to calibrate on at T timesteps: those that were wanted, or what the limits allow.
+
+        One sample alone says nothing about others, so there are two even of a network that is too large, if they fit.
+        """
         by_memory = VALUES // max(1, self.largest * timesteps)
-        return max(1, min(wanted, by_work, by_memory))
+        return max(1, min(wanted, max(2, self._affordable(WORK, timesteps)), by_memory))
+
+    def evaluation(self, wanted: int, timesteps: int) -> int:
+        """Return how many samples to evaluate, one after the other, at T timesteps."""
+        return max(1, min(wanted, self._affordable(WORK // EVALUATED, timesteps)))
+
+    def _affordable(self, work: int, timesteps: int) -> int:
+        return work // max(1, self.macs * (timesteps + 1))
 
 
 def largest_tensor(model: onnx.ModelProto, open_size: int) -> int:

@@ -45,7 +45,8 @@ class Worker:
             if is_shortage(error):
                 self.note(status=MEMORY, reasons=[f"{self.stage}: needs more than {self.request.memory:g} GiB"])
                 return
-            self.note(status=self._blame(error), reasons=[f"{self.stage}: {error}"], details=traceback.format_exc())
+            reason = str(error).replace(self.request.path, Path(self.request.path).name)  # folders are no finding
+            self.note(status=self._blame(error), reasons=[f"{self.stage}: {reason}"], details=traceback.format_exc())
         except Exception as error:  # what snncc didn't foresee
             reason = f"{self.stage}: {type(error).__name__}: {str(error)[:300]}"
             self.note(status=CRASHED, reasons=[reason], details=traceback.format_exc())

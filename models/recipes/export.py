@@ -23,7 +23,15 @@ OPSET = 17
 Floats = npt.NDArray[np.float32]
 
 
-def export(network: nn.Module, file: Path) -> None:
+def export(
+    network: nn.Module,
+    file: Path,
+    *,
+    name: str = "image",
+    shape: tuple[int, ...] = (1, 28, 28),
+    output: str = "logits",
+    metadata: dict[str, str] | None = None,
+) -> None:
     """Writes a network as one ONNX file with a dynamic batch dimension ``N``.
 
     The exporter based on TorchScript is used on purpose: node names follow the module tree, and with
@@ -31,11 +39,15 @@ def export(network: nn.Module, file: Path) -> None:
     and Flatten; the newer one folds or decomposes them.
 
     Args:
-        network: takes raw pixels float32 ``[N, 1, 28, 28]``.
+        network: takes float32 ``[N, *shape]``, values 0 to 255.
         file: the ONNX file to write.
+        name: of the input.
+        shape: of one sample.
+        output: name of the output.
+        metadata: what the file says about itself.
 
     Raises:
-        RuntimeError: ONNX Runtime's logits differ from PyTorch's.
+        RuntimeError: ONNX Runtime's outputs differ from PyTorch's.
     """
     network.eval()
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
@@ -43,22 +55,23 @@ def export(network: nn.Module, file: Path) -> None:
         raw = Path(folder) / "raw.onnx"
         torch.onnx.export(
             network,
-            (torch.zeros(2, 1, 28, 28),),
+            (torch.zeros(2, *shape),),
             raw,
             dynamo=False,
             opset_version=OPSET,
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
+            input_names=[name],
+            output_names=[output],
+            dynamic_axes={name: {0: "N"}, output: {0: "N"}},
         )
         model = onnx.load(raw)
     _unshare(model.graph)
     _strip(model)
+    onnx.helper.set_model_props(model, metadata or {})
     onnx.checker.check_model(model, full_check=True)
     file.write_bytes(model.SerializeToString())
-    _compare(network, file)
+    _compare(network, file, shape)
 
 
 def _unshare(graph: onnx.GraphProto) -> None:
@@ -85,14 +98,14 @@ def _strip(model: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def _compare(network: nn.Module, file: Path) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (8, 1, 28, 28)).astype(np.float32)
+def _compare(network: nn.Module, file: Path, shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, *shape)).astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(image)).numpy()
     difference = float(np.abs(logits(file, image) - expected).max())
-    # Both compute in float32, in a different order of summation; logits are of the order of 10.
+    # Both compute in float32, in a different order of summation; outputs are of the order of 10.
     if difference > 1e-3:
-        raise RuntimeError(f"{file.name}: ONNX Runtime's logits differ from PyTorch's by {difference:.2e}")
+        raise RuntimeError(f"{file.name}: ONNX Runtime's outputs differ from PyTorch's by {difference:.2e}")
 
 
 def logits(file: Path, images: npt.NDArray[Any], batch: int = 500) -> Floats:
@@ -100,15 +113,16 @@ def logits(file: Path, images: npt.NDArray[Any], batch: int = 500) -> Floats:
 
     Args:
         file: the ONNX file.
-        images: raw pixels ``[N, 1, 28, 28]`` of any numeric type.
+        images: of any numeric type, ``[N, ...]``: raw pixels, or frames.
         batch: images per run.
 
     Returns:
-        Logits float32 ``[N, 10]``.
+        Its output, float32 ``[N, ...]``: logits ``[N, 10]``, or a detector's grid.
     """
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     starts = range(0, len(images), batch)
-    parts = [session.run(None, {"image": images[i : i + batch].astype(np.float32)})[0] for i in starts]
+    name = session.get_inputs()[0].name
+    parts = [session.run(None, {name: images[i : i + batch].astype(np.float32)})[0] for i in starts]
     return np.concatenate(parts)
 
 

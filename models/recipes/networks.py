@@ -1,8 +1,9 @@
 """The networks of the zoo as PyTorch modules.
 
-Every network takes raw pixels (float32 ``[N, 1, 28, 28]``, values 0 to 255) and returns logits ``[N, 10]``. The
-normalisation is part of the network, so that an exported file needs no companion preprocessing and the compiler meets
-the arithmetic in front of the first layer that real exports carry.
+Every network of images takes raw pixels (float32 ``[N, 1, 28, 28]``, values 0 to 255) and returns logits ``[N, 10]``.
+The normalisation is part of the network, so that an exported file needs no companion preprocessing and the compiler
+meets the arithmetic in front of the first layer that real exports carry. The network of events takes a frame of counts,
+or a mean of frames, as it is.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: in
     """Convolution with "same" padding, without bias because the batch normalisation after it has one."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     layers: dict[str, nn.Module] = {"conv": conv, "bn": nn.BatchNorm2d(outputs)}
-    return _named(layers)
+    return named(layers)
 
 
-def _named(layers: dict[str, nn.Module]) -> nn.Sequential:
+def named(layers: dict[str, nn.Module]) -> nn.Sequential:
     """A sequence whose members carry names, which the export turns into node names."""
     sequence = nn.Sequential()
     for name, layer in layers.items():
@@ -89,7 +90,7 @@ class FashionResNet20(nn.Module):
 
 def _vgg_stage(inputs: int, outputs: int) -> nn.Sequential:
     """Two convolutions with batch normalisation and ReLU, then a 2x2 max pooling."""
-    return _named(
+    return named(
         {
             "first": _conv_bn(inputs, outputs, 3),
             "relu1": nn.ReLU(inplace=True),
@@ -126,7 +127,7 @@ class FashionVgg(nn.Module):
 
 def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """Depthwise 3x3 and pointwise 1x1 convolution, each with batch normalisation and ReLU6."""
-    return _named(
+    return named(
         {
             "depthwise": _conv_bn(inputs, inputs, 3, stride, groups=inputs),
             "relu1": nn.ReLU6(inplace=True),
@@ -154,6 +155,27 @@ class FashionMobileNet(nn.Module):
         """Raw pixels to logits."""
         features = self.relu(self.stem(self.normalise(image)))
         features = self.stage2(self.stage1(features))
+        logits: Tensor = self.classifier(self.flatten(self.pool(features)))
+        return logits
+
+
+class EventsResNet(nn.Module):
+    """Residual network for one frame of an event camera: a strided stem and three blocks at 17x17, 9x9 and 5x5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _conv_bn(2, 16, 3, 2)
+        self.relu = nn.ReLU(inplace=True)
+        self.stage1 = BasicBlock(16, 16, 1)
+        self.stage2 = BasicBlock(16, 32, 2)
+        self.stage3 = BasicBlock(32, 64, 2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.classifier = nn.Linear(64, CLASSES)
+
+    def forward(self, events: Tensor) -> Tensor:
+        """Events per polarity and pixel, ``[N, 2, 34, 34]``, to logits."""
+        features = self.stage3(self.stage2(self.stage1(self.relu(self.stem(events)))))
         logits: Tensor = self.classifier(self.flatten(self.pool(features)))
         return logits
 

@@ -122,7 +122,7 @@ def train(
     )
     loss_function = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     network.train()
-    for epoch in range(_resume(checkpoint, network, optimiser, schedule, generator), epochs):
+    for epoch in range(resume(checkpoint, network, optimiser, schedule, generator), epochs):
         start = time.perf_counter()
         loss_sum = right = 0.0
         order = torch.randperm(len(images), generator=generator)
@@ -145,19 +145,31 @@ def train(
             flush=True,
         )
         if checkpoint is not None:
-            state = {
-                "epoch": epoch + 1,
-                "network": network.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "schedule": schedule.state_dict(),
-                "generator": generator.get_state(),
-                "global": torch.get_rng_state(),
-            }
-            torch.save(state, f"{checkpoint}.new")
-            Path(f"{checkpoint}.new").replace(checkpoint)
+            save(checkpoint, epoch + 1, network, optimiser, schedule, generator)
 
 
-def _resume(
+def save(
+    checkpoint: Path,
+    epoch: int,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    generator: torch.Generator,
+) -> None:
+    """Keeps the state after a number of finished epochs in a file, in place of the one before."""
+    state = {
+        "epoch": epoch,
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+        "generator": generator.get_state(),
+        "global": torch.get_rng_state(),
+    }
+    torch.save(state, f"{checkpoint}.new")
+    Path(f"{checkpoint}.new").replace(checkpoint)
+
+
+def resume(
     checkpoint: Path | None,
     network: nn.Module,
     optimiser: torch.optim.Optimizer,

@@ -106,8 +106,8 @@ Examples:
   snncc compile zoo:fashion_resnet20 --calib zoo:calibration
   snncc eval fashion_resnet20.snn.onnx --data zoo:test --against zoo:fashion_resnet20
 
-A MODEL is the path of an ONNX file or zoo:NAME, DATA is an .npz or .npy file, a folder of images, zoo:calibration or
-zoo:test.
+A MODEL is the path of an ONNX file or zoo:NAME, DATA is an .npz or .npy file, a folder of images, or zoo:NAME;
+`snncc zoo` lists the names.
 """
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from snncc import models
 from snncc.allocation.result import Budget
 from snncc.cli.files import check_output, open_data
 from snncc.cli.options import (
@@ -250,10 +251,18 @@ def _calibration(
     return None
 
 
+def _test_data(model: str) -> str:
+    """Return what to evaluate a network on, as options."""
+    if not model.startswith("zoo:"):
+        return "DATA"
+    data = f"zoo:{models.test_data(model.removeprefix('zoo:'))}"
+    return f"{data} --task detection --annotations {data}" if data == "zoo:scenes" else data
+
+
 def _print_summary(terminal: Terminal, network: SpikingNetwork, target: Path, model: str, *, verified: bool) -> None:
     if terminal.verbose:
         terminal.print(report.layer_table(network.record.layers), report.LAYER_LEGEND, "")
-    data = "zoo:test" if model.startswith("zoo:") else "DATA"
+    data = _test_data(model)
     following = f"snncc eval {shlex.quote(str(target))} --data {data} --against {shlex.quote(model)}"
     size = file_size(target.stat().st_size)
     terminal.print(report.compile_facts(network.record, str(target), size, following, verified=verified))

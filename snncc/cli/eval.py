@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from snncc.cli.detection import DetectionOptions, detection_options, evaluate_boxes
 from snncc.cli.early_exit import ExitChoice, check_backend, exit_options
 from snncc.cli.files import open_data, open_network
 from snncc.cli.options import (
@@ -21,6 +22,7 @@ from snncc.cli.options import (
 )
 from snncc.cli.terminal import Terminal
 from snncc.data import ImageOptions
+from snncc.errors import UsageError
 from snncc.evaluate import Evaluation, evaluate
 from snncc.network import SpikingNetwork, read_ann
 from snncc.report import evaluation as report
@@ -33,10 +35,17 @@ Examples:
   snncc eval model.snn.onnx --data test.npz --against model.onnx
   snncc eval fashion_resnet20.snn.onnx --data zoo:test --against zoo:fashion_resnet20 --limit 1000 -v
   snncc eval model.snn.onnx --data test.npz --labels y --json
+  snncc eval fashion_detector.snn.onnx --task detection --data zoo:scenes --annotations zoo:scenes \
+    --against zoo:fashion_detector --draw boxes/
+  snncc eval yolo.snn.onnx --task detection --data val2017/ --annotations instances_val2017.json \
+    --decoder yolov3 --decoder-options yolo.json --against yolo.onnx
   snncc eval fashion_resnet20.snn.onnx --data zoo:test --max-drop 0.2 --calib zoo:calibration
 
 Operations and energy are per sample. Profile 45nm: 4.6 pJ per multiply-accumulate, 0.9 pJ per synaptic operation.
 Profile spikes: 12.5 pJ per operation of the ANN, 77 fJ per spike.
+
+Decoders: yolov2 and yolov3 (anchors), yolox, fcos, those of installed packages (entry points snncc.decoders), or
+module:function. See docs/detection.md.
 """
 
 
@@ -45,6 +54,8 @@ Profile spikes: 12.5 pJ per operation of the ANN, 77 fJ per spike.
 @click.option("--data", metavar="DATA", required=True, help="Samples, and labels for the accuracy; or zoo:test.")
 @click.option("--labels", metavar="KEY", help="Key of the labels in an .npz; default: label, labels, y, targets.")
 @click.option("--against", metavar="MODEL", help="The ANN, to compare with.")
+@click.option("--task", type=click.Choice(("classification", "detection")), default="classification", show_default=True)
+@detection_options
 @limit_option
 @backend_option
 @run_size_option
@@ -68,6 +79,8 @@ def eval_command(
     data: str,
     labels: str | None,
     against: str | None,
+    task: str,
+    detection: DetectionOptions,
     limit: int | None,
     backend: str,
     batch_size: int | None,
@@ -81,8 +94,21 @@ def eval_command(
     SNN is a file that `snncc compile` made. The class is the largest value of the first output of shape [N, K]. Without
     class scores, the error of the outputs against the ANN's is measured instead. Folders of images have one subfolder
     per class.
+
+    With --task detection it is boxes: mean average precision where --annotations are given, and which of the ANN's
+    boxes the SNN finds.
     """
     network = open_network(snn)
+    chosen = PROFILES[profile]
+    if task == "detection":
+        asked = {"snn": snn, "data": data, "against": against, "profile": profile}
+        if labels is not None:
+            raise UsageError("--labels with --task detection: what is on the images is given with --annotations")
+        if early is not None:
+            raise UsageError("early exit needs class scores, and a detector has none: leave its options away")
+        evaluate_boxes(terminal, network, detection, asked, image, limit, backend, batch_size, threads)
+        return
+    detection.refuse()
     samples = open_data(data, network.inputs, labels=labels, image=image, limit=limit)
     ann = None if against is None else read_ann(against)
     if early is not None:
@@ -103,7 +129,6 @@ def eval_command(
 
     full = result = measured("evaluating")
     told: dict[str, Any] = {"snn": snn, "data": data, "against": against, "profile": profile}
-    chosen = PROFILES[profile]
     if early is not None:
         rule, found = early.rule(network, image, threads, full.class_output)
         result = measured("with early exit", rule)

@@ -83,7 +83,9 @@ def run_command(
     if target is not None:
         if target.suffix.lower() != ".npz":
             raise UsageError(f"--output is '{target}': its name must end in .npz, the only format there is")
-        check_output(target, "--output", {"network": str(resolve(snn)), "input": str(resolve_data(data))})
+        files = {"network": resolve(snn), "input": resolve_data(data)}
+        # Bundled recordings are no file that could be overwritten, but frames made of one.
+        check_output(target, "--output", {what: str(f) for what, f in files.items() if isinstance(f, str | Path)})
     network = open_network(snn)
     samples = open_data(data, network.inputs, image=image, limit=limit)
     exits: _Exits | None = None

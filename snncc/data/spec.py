@@ -152,6 +152,11 @@ def _hints(shape: tuple[int, ...], declared: tuple[Dim, ...]) -> list[str]:
             for axis in range(1, len(declared))
             if fixed(declared[axis]) == 1 and fits((*shape[:axis], 1, *shape[axis:]), declared)
         ]
+    if len(shape) == len(declared) + 1 and fits((shape[0], *shape[2:]), declared):
+        hints.append(
+            f"if axis 1 holds the {shape[1]} frames of a recording, compile with --input-coding frames (in Python: "
+            "input_coding='frames'), or take one frame of each"
+        )
     if len(shape) == len(declared) == 4:
         hints += [
             f"it looks like {layout}: use np.transpose(array, {axes})"

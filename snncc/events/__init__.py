@@ -14,6 +14,7 @@ the other decoders of EVT 3.0 on vectors after single events. tonic is under the
 expelliarmus. So they don't suit files of unknown origin. h5py refused or read hundreds of altered files unharmed.
 """
 
+from snncc.events.camera import SaccadeCamera
 from snncc.events.container import Events
 from snncc.events.folder import EventFolder, Skipped
 from snncc.events.reading import SUFFIXES, read
@@ -23,6 +24,7 @@ __all__ = [
     "SUFFIXES",
     "EventFolder",
     "Events",
+    "SaccadeCamera",
     "Skipped",
     "Slicing",
     "count_frames",

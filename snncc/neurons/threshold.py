@@ -6,7 +6,11 @@ G0(z) = ∫_z h, G1(z) = ∫_z a·h, the squared error against the ANN is, by su
 
     E(θ) = ∫ a²h - 2 (θ/T) Σ_j G1(z_j) + (θ/T)² Σ_j (2j - 1) G0(z_j),      j = 1..L.
 
-So a histogram is all that is needed, and a candidate θ costs L look-ups, however large the calibration set.
+So a histogram is all that is needed, and a candidate θ costs L look-ups, however large the calibration set. With many
+steps, of which none matters alone, one look-up does: up to the largest output R = Lθ/T, rounding has the mean
+(1/2 - v0)θ/T and the variance (θ/T)²/12, and with G2(z) = ∫_z a²h
+
+    E(θ) = G2(R) - 2R G1(R) + R² G0(R) + (θ/T)² (1/12 + (1/2 - v0)²) (G0(0) - G0(R)).
 
 The spikes that a neuron really gets do not arrive evenly. What that costs, a neuron that fired too early and can't take
 it back, grows with the step θ/T like the rounding error (θ/T)²/12 and is a few times as large (measured on networks of
@@ -24,6 +28,7 @@ from numpy.typing import NDArray
 from snncc.neurons.compiled import compiled
 
 _MAX_LEVELS = 4096  # beyond this many steps the quantisation error is far below the histogram's resolution
+_SMOOTH = 256  # from this many steps on the error is that of a staircase without corners: they are 0.4 % of the reach
 _TINY = 1e-30  # no activation of a trained network: a channel that has nothing larger is dead
 UNEVENNESS = 4.0
 """Error by uneven arrival, as a multiple of the rounding error, for many timesteps; there is none at T = 1."""
@@ -35,6 +40,8 @@ FEW = 32
 """Fewer values say little of how large the next may be: such a channel is taken to be like the median one,"""
 FURTHEST = 10.0
 """unless that is larger by more than this: its own scale counts too."""
+DEVIATIONS = 3.0
+"""In a channel with few values, one so many standard deviations above the mean current is likely among the next."""
 
 
 class ChannelHistogram:
@@ -46,12 +53,14 @@ class ChannelHistogram:
         counts: float64 [C, B], number of values per bin.
         width: float64 [C], width of a bin; bin k holds the values in (k·width, (k+1)·width].
         seen: number of values per channel, those that aren't positive included.
+        likely: float64 [C], how large a value is likely by what is known besides the values; 0 if nothing is.
     """
 
     def __init__(self, channels: int, bins: int = 2048) -> None:
         self.counts = np.zeros((channels, bins))
         self.width = np.zeros(channels)
         self.seen = 0
+        self.likely = np.zeros(channels)
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count values, float32 [N, C, M]; those that aren't positive are only counted in `seen`.
@@ -72,6 +81,7 @@ class ChannelHistogram:
             one._make_room(two.width * two.counts.shape[1])
         self.counts += other.counts
         self.seen += other.seen
+        self.likely = np.maximum(self.likely, other.likely)
 
     def _make_room(self, top: NDArray[np.float64]) -> None:
         bins = self.counts.shape[1]
@@ -88,6 +98,7 @@ class ChannelHistogram:
         bins = self.counts.shape[1]
         result = ChannelHistogram(1, bins)
         result.seen = self.seen * len(self.counts)
+        result.likely[0] = self.likely.max(initial=0.0)
         if not (self.width > 0).any():
             return result
         result.width[0] = self.width.max()
@@ -121,7 +132,8 @@ def squared_error(
     """
     errors = np.zeros_like(theta)
     levels = timesteps * max_burst
-    _staircase_error(histogram.counts, histogram.width, theta / timesteps, levels, float(v_init), errors)
+    of_steps = _smooth_error if levels >= _SMOOTH else _staircase_error
+    of_steps(histogram.counts, histogram.width, theta / timesteps, levels, float(v_init), errors)
     return errors
 
 
@@ -189,6 +201,38 @@ def _staircase_error(
             errors[c, k] = unit[c, k] ** 2 * quadratic - 2 * unit[c, k] * linear
 
 
+@compiled
+def _smooth_error(
+    counts: NDArray[np.float64],
+    width: NDArray[np.float64],
+    unit: NDArray[np.float64],
+    levels: int,
+    v_init: float,
+    errors: NDArray[np.float64],
+) -> None:
+    """Fill errors [C, K] like `_staircase_error`, for so many levels that no single one matters."""
+    (channels, candidates), bins = unit.shape, counts.shape[1]
+    above0, above1, above2 = np.zeros(bins + 1), np.zeros(bins + 1), np.zeros(bins + 1)
+    rounding = 1 / 12 + (0.5 - v_init) ** 2
+    for c in range(channels):
+        if width[c] == 0:
+            continue
+        for b in range(bins - 1, -1, -1):
+            above0[b] = above0[b + 1] + counts[c, b]
+            above1[b] = above1[b + 1] + counts[c, b] * (b + 0.5) * width[c]
+            above2[b] = above2[b + 1] + counts[c, b] * (b * (b + 1) + 1 / 3) * width[c] ** 2
+        for k in range(candidates):
+            most = unit[c, k] * levels
+            position = min(most / width[c], np.float64(bins))
+            b = min(int(position), bins - 1)
+            part, density = position - b, counts[c, b]
+            beyond0 = above0[b] - part * density
+            beyond1 = above1[b] - density * width[c] * (b * part + part**2 / 2)
+            beyond2 = above2[b] - density * width[c] ** 2 * (b * b * part + b * part**2 + part**3 / 3)
+            clipped = beyond2 - 2 * most * beyond1 + most**2 * beyond0
+            errors[c, k] = clipped + unit[c, k] ** 2 * rounding * (above0[0] - beyond0) - above2[0]
+
+
 def minimum_error_thresholds(
     histogram: ChannelHistogram,
     timesteps: int,
@@ -215,11 +259,11 @@ def minimum_error_thresholds(
         unseen: see `UNSEEN`; 0 for the error of the values that were seen alone.
 
     Returns:
-        float32 [C], positive. A channel without positive values gets the median of the others, or 1.
+        float32 [C], positive. A channel in which no positive value was seen, nor is likely, gets the median of the
+        others, or 1.
     """
     timesteps = max(1, min(timesteps, _MAX_LEVELS // max_burst))
-    top = histogram.maximum()
-    reach = np.minimum(_next_value(top, histogram.counts.sum(axis=1)), upper)
+    reach = np.minimum(_next_value(histogram), upper)
     weight = unevenness * (1.0 - 1.0 / timesteps) / 12.0 * histogram.counts.sum(axis=1, keepdims=True)
 
     def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -227,7 +271,7 @@ def minimum_error_thresholds(
         seen += weight * np.square(candidate / timesteps)
         return np.asarray(seen + unseen * _unseen_error(candidate * max_burst, reach))
 
-    return _filled(_search(error, reach / max_burst, candidates), top > 0, upper / max_burst)
+    return _filled(_search(error, reach / max_burst, candidates), reach > 0, upper / max_burst)
 
 
 def signed_thresholds(
@@ -259,16 +303,14 @@ def signed_thresholds(
         float32 [C], positive. A channel without values gets the median of the others, or 1.
     """
     timesteps = max(1, min(timesteps, _MAX_LEVELS // max_burst))
-    top = np.maximum(positive.maximum(), negative.maximum())
-    count = positive.counts.sum(axis=1) + negative.counts.sum(axis=1)
-    reach = np.minimum(_next_value(top, count), upper)
+    reach = np.minimum(_next_value(positive, negative), upper)
     sides = [(h, v) for h, v in ((positive, v_init), (negative, 1.0 - v_init)) if h.counts.any()]
 
     def error(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
         errors = [squared_error(histogram, candidate, timesteps, max_burst, v) for histogram, v in sides]
         return np.asarray(sum(errors) + unseen * _unseen_error(candidate * max_burst, reach))
 
-    return _filled(_search(error, reach / max_burst, candidates), top > 0, upper / max_burst)
+    return _filled(_search(error, reach / max_burst, candidates), reach > 0, upper / max_burst)
 
 
 def _filled(theta: NDArray[np.float64], alive: NDArray[np.bool_], highest: float) -> NDArray[np.float32]:
@@ -277,11 +319,14 @@ def _filled(theta: NDArray[np.float64], alive: NDArray[np.bool_], highest: float
     return np.minimum(filled, highest).astype(np.float32)
 
 
-def _next_value(top: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how large the next value may be, [C], after `count` [C] values that aren't zero, the largest `top` [C]."""
-    alive = top > 0
-    typical = np.median(top[alive]) if alive.any() else 0.0
-    return np.asarray(BEYOND * np.where(count < FEW, np.clip(typical, top, FURTHEST * top), top))
+def _next_value(*sides: ChannelHistogram) -> NDArray[np.float64]:
+    """Return how large the next value may be in each channel, whichever its sign, [C]; 0 for a dead one."""
+    top = np.max([side.maximum() for side in sides], axis=0)
+    count = np.sum([side.counts.sum(axis=1) for side in sides], axis=0)
+    likely = np.max([side.likely for side in sides], axis=0)
+    known = np.maximum(top, np.where(likely > _TINY, likely, 0.0))
+    typical = np.median(known[known > 0]) if known.any() else 0.0
+    return np.asarray(BEYOND * np.where(count < FEW, np.clip(typical, known, FURTHEST * known), top))
 
 
 def _unseen_error(covered: NDArray[np.float64], reach: NDArray[np.float64]) -> NDArray[np.float64]:

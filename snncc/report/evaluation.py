@@ -16,12 +16,18 @@ from snncc.runtime.meter import PROFILES, EnergyProfile, Reading
 
 def comparison_table(evaluation: Evaluation, chosen: EnergyProfile) -> Table:
     """Return ANN and SNN side by side; operations and energy are per sample."""
-    reading = evaluation.reading
     made = table("", "ANN", "SNN", "", right=("ANN", "SNN"))
     if evaluation.snn_accuracy is not None:
         made.add_row("accuracy", percent(evaluation.ann_accuracy), percent(evaluation.snn_accuracy))
     if evaluation.agreement is not None:
         made.add_row("agreement", "", percent(evaluation.agreement), "same class as the ANN")
+    add_operations(made, evaluation, chosen)
+    return made
+
+
+def add_operations(made: Table, evaluation: Evaluation, chosen: EnergyProfile) -> None:
+    """Add rows of what every task has: error of the outputs, operations, spikes and energy per sample."""
+    reading = evaluation.reading
     for output in evaluation.outputs:
         if evaluation.class_output in (None, output.name):
             made.add_row("relative error", "", percent(output.relative_error), f"of output '{clean(output.name)}' (L2)")
@@ -33,7 +39,6 @@ def comparison_table(evaluation: Evaluation, chosen: EnergyProfile) -> Table:
         share = f" ({percent(snn / ann, 0)} of the ANN)" if ann else ""
         style = "" if profile is chosen else "dim"
         made.add_row("energy", si(ann, "J"), si(snn, "J", like=ann), f"profile {profile.name}{share}", style=style)
-    return made
 
 
 _RATE = "per neuron and timestep"

@@ -20,8 +20,9 @@ from snncc.passes.scaled import Scaled
 def chunks(sizes: tuple[int, ...], offset: float = 0.3) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(5)
     spread, middle = np.array([1.0, 0.2, 7.0])[:, None], np.array([0.0, 1.0, -2.0])[:, None]
-    drawn = ((middle + spread * rng.normal(size=(2, n, 3, 11))).astype(np.float32) for n in sizes)
-    return [(ann, 0.8 * snn + np.float32(offset)) for ann, snn in drawn]
+    drawn = ((middle + spread * rng.normal(size=(n, 3, 11))).astype(np.float32) for n in sizes)
+    noise = np.random.default_rng(6)
+    return [(a, (0.8 * a + offset + noise.normal(0, 1e-4, a.shape)).astype(np.float32)) for a in drawn]
 
 
 def joined(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +41,7 @@ def test_sums_are_those_of_double_precision(sizes: tuple[int, ...]) -> None:
         (found.snn, snn),
         (found.ann_squared, np.square(ann)),
         (found.snn_squared, np.square(snn)),
+        (found.product, ann * snn),
     ):
         limit = 1e-12 * np.abs(values).sum(axis=(0, 2))
         assert (np.abs(got - values.sum(axis=(0, 2))) <= limit).all()
@@ -63,11 +65,44 @@ def test_matched_values_have_the_mean_and_the_deviation_of_the_ann(gain: bool) -
     assert gain or (correction.gain == 1).all()
 
 
+def test_a_gain_from_few_values_is_drawn_to_one_by_its_standard_error() -> None:
+    """What is left of its logarithm: 1 - (2/ln g)²·(1 - r²)/(n - 1); without that, the error is as said, to 10 %."""
+    rng, shape = np.random.default_rng(1), (300, 16)
+    ann = rng.normal(size=shape)
+    snn = ann + 0.3 * rng.normal(size=shape)
+    correlation = np.array([np.corrcoef(a, s)[0, 1] for a, s in zip(ann, snn, strict=True)])
+    error = np.log(ann.std(axis=1) / snn.std(axis=1))
+    chance = (1 - correlation**2) / (shape[1] - 1)
+    assert error.std() == pytest.approx(float(np.sqrt(chance.mean())), rel=0.1)
+    values = [v.T[:, :, None].astype(np.float32) for v in (ann, snn)]
+    found = np.log(match(sums(values[0], values[1][None], 1), gain=True).gain)
+    expected = error * np.maximum(0, 1 - 4 * chance / np.square(error))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert 0 < np.count_nonzero(expected) < len(expected) / 2
+
+
 def test_a_channel_that_does_not_vary_keeps_its_factor() -> None:
     constant = np.full((8, 1, 5), 3.0, np.float32)
     moving = np.random.default_rng(0).normal(size=(8, 1, 5)).astype(np.float32)
     for ann, snn in ((constant, moving), (moving, constant), (constant, constant)):
         assert match(sums(ann, snn[None], 1), gain=True).gain.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("kind", ["relu", "encode"])
+def test_what_is_likely_comes_from_all_currents(kind: str) -> None:
+    """Three deviations above the mean, and for values of both signs as many below it; to double precision."""
+    rng, middle = np.random.default_rng(4), np.array([0.0, -1.0, -9.0])[:, None]
+    ann = [(middle + rng.normal(size=(n, 3, 11))).astype(np.float32) for n in (40, 9)]
+    upper = 1.5 if kind == "relu" else float("inf")
+    site = NeuronSite("n", "x", "y", Activation(kind, upper), False, 1, 3, 3, (3, 11))
+    with ChunkPool(2) as pool:
+        layer = Layer(site, Entry([*ann]), Config(), pool)
+        positive, negative = layer.positive.likely, layer.negative.likely
+    values = np.concatenate(ann).astype(np.float64)
+    mean, deviation = values.mean(axis=(0, 2)), values.std(axis=(0, 2))
+    assert positive == pytest.approx(np.clip(mean + 3 * deviation, 0, upper), rel=1e-9)
+    assert positive[2] == 0
+    assert negative == pytest.approx(3 * deviation - mean if kind == "encode" else np.zeros(3), rel=1e-9)
 
 
 def test_currents_that_miss_the_anns_mean_are_moved_there() -> None:

@@ -7,6 +7,7 @@ import pytest
 from scipy.linalg import lstsq
 from small_networks import NETWORKS, compiled, inputs_of, parse, run
 
+import snncc
 from snncc import network as network_module
 from snncc.graph import import_graph
 from snncc.passes import weight_fit
@@ -144,6 +145,15 @@ def test_it_is_left_out_where_it_does_not_help(helps: bool, monkeypatch: pytest.
     assert same is not helps
     assert any("weight calibration was left out" in w for w in fitted.record.warnings) is not helps
     assert fitted.record.config["weight_calibration"] is True
+
+
+def test_progress_goes_through_once_over_both_walks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_module, "is_better", lambda *_: True)
+    model, steps = NETWORKS["residual"].model(), []
+    config = snncc.Config(timesteps=2, weight_calibration=True)
+    snncc.compile(model, calibration=inputs_of(model, 64), config=config, progress=lambda *step: steps.append(step))
+    assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
+    assert {total for _, total in steps} == {len(steps)}
 
 
 def test_batch_size_is_no_matter_of_the_weights() -> None:

@@ -134,6 +134,7 @@ def test_names_of_the_zoo() -> None:
     assert resolve("net.onnx") == "net.onnx"
     assert Path(resolve("zoo:fashion_resnet20")).name == "fashion_resnet20.onnx"  # type: ignore[arg-type]
     assert Path(resolve_data("zoo:test")).exists()
+    assert resolve_data("zoo:events_calibration")["events"].shape == (256, 8, 2, 34, 34)
     assert resolve_data(None) is None
     with pytest.raises(UsageError):
         resolve("zoo:nothing")

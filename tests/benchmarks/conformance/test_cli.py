@@ -39,6 +39,41 @@ def test_rows_remarks_total_and_json(folder: Path, capsys: pytest.CaptureFixture
     assert [row["verdict"] for row in rows] == ["refused", "converges", "converges"]
 
 
+def test_interrupted_run_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[str] = []
+
+    def measure(name: str, request: object, **limits: object) -> Row:
+        if name == "good" and not measured.count("deep/third") > 1:
+            raise KeyboardInterrupt
+        measured.append(name)
+        return result(name)
+
+    monkeypatch.setattr(cli, "measure_apart", measure)
+    arguments = [str(folder), "--json", str(folder / "rows.json"), "--timesteps", "4"]
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(arguments)
+    assert measured == ["bad", "deep/third"]
+    assert cli.main([*arguments, "--known"]) == 1
+    printed = capsys.readouterr().out
+    assert "1 converges, 1 not measured, 1 refused" in printed
+    assert [line for line in printed.splitlines() if "good" in line] == ["not measured: good"]
+    measured += ["deep/third"]
+    assert cli.main(arguments) == 1
+    assert measured[3:] == ["good"]
+    assert cli.main([*arguments, "--known"]) == 1
+    assert "2 converges, 1 refused" in capsys.readouterr().out
+    assert cli.main([*arguments, "--samples", "2"]) == 1  # other options: everything again
+    assert measured[4:] == ["bad", "deep/third", "good"]
+
+
+def test_options_may_stand_between_the_networks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(folder / "good.onnx"), "--timesteps", "4", "--samples", "2", str(folder / "bad.onnx")]
+    assert cli.main(arguments) == 1
+    assert "2 networks: 1 converges, 1 refused" in capsys.readouterr().out
+
+
 def test_exit_code_is_zero_if_all_is_well(folder: Path) -> None:
     assert cli.main([str(folder), "--match", "oo", "--timesteps", "4"]) == 0
 
@@ -67,7 +102,7 @@ def test_settings_are_python_values_or_words() -> None:
 
 def test_bundled_networks_and_those_of_onnx_are_found() -> None:
     assert {network.name for network in sources.zoo()} >= {"zoo:fashion_vgg", "zoo:fashion_resnet20"}
-    found = {network.name: network.path for network in sources.onnx_tests()}
+    found = {network.name: network.path for network in (*sources.light(), *sources.onnx_tests())}
     assert {"light_resnet50", "light_densenet121", "test_Conv2d", "test_single_relu_model"} <= set(found)
     assert all(path.is_file() for path in found.values())
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import sys
 import time
 from pathlib import Path
 
-from conformance.isolate import run_apart
+import pytest
+from conformance.isolate import run_apart, shares
 from conformance.row import COMPILED, CRASHED, TIMEOUT
 
 WRITE = """
@@ -39,6 +42,24 @@ def test_hang_ends_with_its_children_and_keeps_what_was_found(tmp_path: Path) ->
     assert (tmp_path / "alive").exists()
     time.sleep(3)
     assert not (tmp_path / "late").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no process to cores")
+def test_processes_side_by_side_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 4, 5})
+    assert [sorted(share) for share in _all(shares(1))] == [[3, 4, 5]]
+    assert [sorted(share) for share in _all(shares(2))] == [[3, 5], [4]]
+    assert [sorted(share) for share in _all(shares(4))] == [[3], [4], [5], [3]]
+    monkeypatch.undo()
+    core = min(os.sched_getaffinity(0))
+    wait = "time.sleep(0.5)\n"  # until the process that started it has bound it
+    code = WRITE + wait + f"note(status={COMPILED!r}, nodes=sorted(os.sched_getaffinity(0)))"
+    row = run_apart("net", [sys.executable, "-c", code], tmp_path, 30, frozenset([core]))
+    assert row.nodes == [core]
+
+
+def _all(free: queue.SimpleQueue[frozenset[int]]) -> list[frozenset[int]]:
+    return [free.get() for _ in range(free.qsize())]
 
 
 def test_crash_says_how_and_at_what(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_row_takes_in_records_in_their_order() -> None:
         {"exporter": "torch", "opset": 17, "nodes": 1234},
         {"stage": "compile T=4"},
         {"step": {"timesteps": 4, "errors": {"y": 0.25}, "loads": True, "changes": [], "seconds": 1.5}},
-        {"status": COMPILED, "spiking_share": 0.987, "neuron_layers": 7},
+        {"status": COMPILED, "spiking_share": 0.987, "neuron_layers": 7, "calibration": 32, "samples": 8},
     ):
         found.add(record)
     found.seconds = 3.4
@@ -85,6 +85,7 @@ def test_row_takes_in_records_in_their_order() -> None:
         "nodes": "1,234",
         "neurons": "7",
         "spiking": "99 %",
+        "inputs": "32 + 8",
         "result": "off by 25 %",
         "ORT": "yes",
         "signature": "yes",

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from conformance import compare
 from conformance.compare import Request, last_message
-from conformance.row import COMPILED, CRASHED, FAILED, MEMORY, NO_REFERENCE, REFUSED, Row
+from conformance.row import COMPILED, CRASHED, FAILED, LIMIT, MEMORY, NO_REFERENCE, REFUSED, Row
 from conformance.survey import Weight, largest_tensor
 from conformance.worker import Worker
 from small_network import small_model
 
 import snncc
 from snncc.errors import ModelError, PassError
+from snncc.loader import load_model
 
 
 def measure(folder: Path, model: onnx.ModelProto, **options: Any) -> Row:
@@ -35,8 +37,22 @@ def test_network_is_compiled_and_compared(tmp_path: Path) -> None:
     assert (row.status, row.loads, row.keeps_signature) == (COMPILED, True, True)
     assert (row.neuron_layers, row.samples, row.calibration) == (3, 4, 8)
     assert [step.timesteps for step in row.steps] == [4, 64]
-    assert row.steps[1].worst_seen < row.steps[0].worst_seen < 0.5
+    assert row.steps[1].worst < row.steps[0].worst < 0.5
+    assert row.steps[0].worst_seen < 0.5
     assert row.variation["logits"] > 0.1
+
+
+def test_refused_file_is_named_without_its_folder(tmp_path: Path) -> None:
+    model = small_model()
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.BFLOAT16
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    worker = Worker(tmp_path, Request(str(path), [4], 4, 8, 4))
+    worker.stage, worker._measure = "read", lambda: load_model(path)
+    worker.run()
+    (record,) = map(json.loads, (tmp_path / "records.jsonl").read_text().splitlines())
+    assert record["status"] == REFUSED
+    assert record["reasons"][0].startswith("read: 'model.onnx': input or output 'image' is bfloat16")
 
 
 def test_given_data_is_used(tmp_path: Path) -> None:
@@ -119,11 +135,47 @@ onnxruntime.capi.onnxruntime_pybind11_state.Fail: [ONNXRuntimeError] : 1 : FAIL 
     assert last_message("") == "it says nothing"
 
 
+def test_inputs_seen_are_run_only_where_the_others_are_off(tmp_path: Path) -> None:
+    row = measure(tmp_path, small_model(), timesteps=[1, 1024])
+    coarse, fine = row.steps
+    assert coarse.worst > LIMIT > fine.worst
+    assert (coarse.seen.keys(), fine.seen.keys()) == (coarse.errors.keys(), set())
+
+
+def test_artifact_too_large_to_run_at_once_runs_layer_by_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = measure(tmp_path, small_model(batch=1), timesteps=[4])
+    execute = compare.execute
+
+    def run_out(model: str | Path, *arguments: Any) -> Any:
+        if "artifact" in Path(model).name:
+            raise MemoryError("Failed to allocate memory")
+        return execute(model, *arguments)
+
+    monkeypatch.setattr(compare, "execute", run_out)
+    (tmp_path / "records.jsonl").unlink()
+    row = measure(tmp_path, small_model(batch=1), timesteps=[4])
+    assert (row.status, row.loads, row.steps[0].backend) == (COMPILED, True, "fused")
+    # The same spikes; what differs is the order of sums.
+    assert row.steps[0].errors == pytest.approx(expected.steps[0].errors, rel=1e-3)
+    assert any("T=4: loads in ONNX Runtime, but ran in snncc's fused executor" in text for text in row.remarks())
+
+
+def test_model_that_does_not_load_is_found_out_without_running_it(tmp_path: Path) -> None:
+    onnx.save(small_model(), tmp_path / "fine.onnx")
+    compare.load(tmp_path / "fine.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(compare.StockError, match="Protobuf parsing failed"):
+        compare.load(tmp_path / "broken.onnx")
+
+
 def test_large_networks_take_fewer_samples() -> None:
-    assert Weight(macs=0, largest=1).samples(32, 256) == 32
-    assert Weight(macs=10**9, largest=1).samples(32, 99) == 10
-    assert Weight(macs=1, largest=1 << 20).samples(32, 16) == 16
-    assert Weight(macs=10**12, largest=1 << 30).samples(32, 256) == 1
+    assert Weight(macs=0, largest=1).calibration(32, 256) == 32
+    assert Weight(macs=5 * 10**8, largest=1).calibration(32, 99) == 10
+    assert Weight(macs=1, largest=1 << 20).calibration(64, 16) == 32
+    assert Weight(macs=10**12, largest=1).calibration(32, 256) == 2
+    assert Weight(macs=10**12, largest=1 << 30).calibration(32, 256) == 1
+    assert Weight(macs=5 * 10**8, largest=1 << 30).evaluation(32, 99) == 2
+    assert Weight(macs=10**12, largest=1).evaluation(32, 256) == 1
 
 
 def test_largest_tensor_is_that_of_one_sample() -> None:

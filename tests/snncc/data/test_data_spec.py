@@ -40,6 +40,7 @@ def test_fitting_shapes_are_taken_unchanged(declared: tuple[Dim, ...], shape: tu
         (("N", 8, 9, 3), (5, 3, 8, 9), ["np.transpose(array, (0, 2, 3, 1))", "NCHW"]),
         (("N", 1, 4, 4), (5, 16), ["array.reshape(-1, 1, 4, 4)"]),
         (("N", 16), (5, 4, 4), ["array.reshape(-1, 16)"]),
+        (("N", 2, 8, 9), (5, 4, 2, 8, 9), ["--input-coding frames", "the 4 frames"]),
         (("N", 3), (5, 4), ["re-export the data"]),
         (("N", 3), (5,), ["re-export the data"]),
     ],

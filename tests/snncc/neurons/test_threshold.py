@@ -11,6 +11,7 @@ from snncc.neurons.burst_if import closed_form
 from snncc.neurons.signed_burst import closed_form as signed_closed_form
 from snncc.neurons.threshold import (
     ChannelHistogram,
+    _staircase_error,
     minimum_error_thresholds,
     signed_thresholds,
     squared_error,
@@ -187,6 +188,21 @@ def test_channel_that_is_almost_dead_beside_far_negative_values() -> None:
     assert (minimum_error_thresholds(histogram, 8, 4, 0.5, unseen=0.0) * 4 <= [2.1e-4, 4.01]).all()
 
 
+@pytest.mark.parametrize("v_init", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize("levels", [256, 1024])
+def test_with_many_levels_the_error_without_corners_is_that_of_the_staircase(levels: int, v_init: float) -> None:
+    """To 5 % of the error, from much clipping to none, where a step is up to an eighth of the mean value."""
+    samples = np.random.default_rng(1).exponential(1.0, (1, 1, 200_000))
+    histogram = histogram_of(samples)
+    theta = np.array([[0.5, 1.0, 3.0, 10.0, 15.0, 30.0]])
+    smooth = squared_error(histogram, theta, levels, 1, v_init)
+    steps = np.zeros_like(theta)
+    _staircase_error(histogram.counts, histogram.width, theta / levels, levels, v_init, steps)
+    bins = np.arange(2048)
+    whole = (histogram.counts * (bins * (bins + 1) + 1 / 3)).sum() * histogram.width[0] ** 2
+    np.testing.assert_allclose(smooth + whole, steps + whole, rtol=0.05)
+
+
 @pytest.mark.parametrize(("timesteps", "max_burst", "v_init"), SETTINGS)
 @pytest.mark.parametrize("upper", [0.1, 1.0, 6.0])
 def test_clipped_activation_is_never_exceeded(upper: float, timesteps: int, max_burst: int, v_init: float) -> None:
@@ -245,6 +261,21 @@ def test_a_channel_with_few_values_borrows_from_the_others(signed: bool) -> None
         reach.append(float(theta[0]) * 4 / scale)
     median = 4.0 / 0.5
     assert reach == pytest.approx([2 * median, 20, 2], rel=0.02)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_few_values_are_not_the_scale_where_larger_ones_are_likely(signed: bool) -> None:
+    """A rare small value leaves room for what is likely, even where nothing was seen; many speak for themselves."""
+    values = np.zeros((100, 3, 1))
+    values[0, 0], values[:, 2, 0] = 0.01, np.linspace(0.1, 3.0, 100)
+    histogram, none = histogram_of(values), ChannelHistogram(3)
+    for side in (histogram, none):
+        side.likely = np.array([2.5, 2.5, 4.0])
+    theta = (
+        signed_thresholds(histogram, none, 256, 4, 0.5) if signed else minimum_error_thresholds(histogram, 256, 4, 0.5)
+    )
+    assert theta * 4 == pytest.approx([5.0, 5.0, 6.0], rel=0.02)
+    assert histogram.pooled().likely.tolist() == [4.0]
 
 
 @pytest.mark.parametrize("v_init", [0.0, 0.3, 0.5])
