@@ -1,11 +1,17 @@
-"""Time of the spiking network against T inferences of its ANN in ONNX Runtime: the artifact, and the fused executor."""
+"""Time of the spiking network against T inferences of its ANN in ONNX Runtime, by what runs it.
+
+Beside the artifact and the fused executor, each with weights of 32 and of 8 bits, stand a plain loop over timesteps in
+PyTorch and what SpikingJelly converts the same network to; these two for the networks that are exported here.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import statistics
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +22,18 @@ from timing import Work, seconds
 
 import snncc
 from snncc import models
+from snncc.config import WEIGHTS
 
 _REST = 0.05
 """Seconds before each call: by then the threads of the last one have stopped spinning."""
+_EXPORTED = ("resnet18", "vgg16", "resnet20")
+"""Networks that `speed_networks` makes."""
+_CALIBRATED = 16
+"""Images that they are calibrated on: their weights are random, so the thresholds only have to be alive."""
+
+RUNNERS = ("artifact", "fused", "int8 artifact", "int8 fused", "torch", "spikingjelly")
+Images = NDArray[np.float32]
+Maker = Callable[[Images], Work]
 
 
 def ratios(works: dict[str, Work], baseline: Work, rounds: int) -> dict[str, list[float]]:
@@ -33,51 +48,107 @@ def ratios(works: dict[str, Work], baseline: Work, rounds: int) -> dict[str, lis
     return found
 
 
-def works_of(
-    name: str, images: NDArray[np.float32], timesteps: int
-) -> tuple[dict[str, Callable[[NDArray[np.float32]], Work]], Callable[[NDArray[np.float32]], Work]]:
-    """Compile a network; return what is timed, and T inferences of the ANN, each for a batch of images."""
-    network = snncc.compile(f"zoo:{name}", calibration=images, config=snncc.Config(timesteps=timesteps))
-    providers = ["CPUExecutionProvider"]
-    ann = ort.InferenceSession(models.path(name), providers=providers)
-    artifact = ort.InferenceSession(network.model.SerializeToString(), providers=providers)
-    fused = network.simulator("fused")
+@dataclass(frozen=True)
+class Subject:
+    """A network that is measured.
 
-    def inferences(batch: NDArray[np.float32]) -> Work:
+    Attributes:
+        model: path of its ONNX file.
+        images: as many as the largest batch, and those that it is calibrated on.
+        calibration: how many of them.
+        in_torch: returns what runs it in PyTorch, by the runner's name, for T; not there for bundled networks.
+    """
+
+    model: str
+    images: Images
+    calibration: int
+    in_torch: Callable[[int], dict[str, Maker]] | None = None
+
+
+def subject(name: str, largest: int, folder: Path) -> Subject:
+    """Make a network ready."""
+    if name not in _EXPORTED:
+        images = models.calibration_set()[0][: max(256, largest)].astype(np.float32)
+        return Subject(str(models.path(name)), images, 256)
+    import speed_networks
+
+    network, path = speed_networks.alive(name), folder / f"{name}.onnx"
+    speed_networks.export(network, name, path)
+    images = speed_networks.images(name, max(largest, _CALIBRATED))
+
+    def in_torch(timesteps: int) -> dict[str, Maker]:
+        import speed_torch
+
+        return speed_torch.runners(network, images[:_CALIBRATED], timesteps)
+
+    return Subject(str(path), images, _CALIBRATED, in_torch)
+
+
+def works_of(of: Subject, timesteps: int, wanted: list[str]) -> tuple[dict[str, Maker], Maker]:
+    """Compile a network; return what is timed, and T inferences of the ANN, each for a batch of images."""
+    providers = ["CPUExecutionProvider"]
+    ann = ort.InferenceSession(of.model, providers=providers)
+    makers: dict[str, Maker] = {}
+
+    def artifact(model: bytes) -> Maker:
+        session = ort.InferenceSession(model, providers=providers)
+        return lambda batch: lambda: session.run(None, {"image": batch})
+
+    def fused(network: snncc.SpikingNetwork) -> Maker:
+        simulator = network.simulator("fused")
+        return lambda batch: lambda: simulator.run({"image": batch})
+
+    for weights, prefix in zip(WEIGHTS, ("", "int8 "), strict=True):
+        if not {prefix + "artifact", prefix + "fused"} & {*wanted}:
+            continue
+        config = snncc.Config(timesteps=timesteps, weights=weights, batch_size=8)
+        network = snncc.compile(of.model, calibration=of.images[: of.calibration], config=config)
+        if prefix + "artifact" in wanted:
+            makers[prefix + "artifact"] = artifact(network.model.SerializeToString())
+        if prefix + "fused" in wanted:
+            makers[prefix + "fused"] = fused(network)
+    if of.in_torch is not None and {"torch", "spikingjelly"} & {*wanted}:
+        makers |= {name: maker for name, maker in of.in_torch(timesteps).items() if name in wanted}
+
+    def inferences(batch: Images) -> Work:
         return lambda: [ann.run(None, {"image": batch}) for _ in range(timesteps)]
 
-    return {
-        "artifact": lambda batch: lambda: artifact.run(None, {"image": batch}),
-        "fused": lambda batch: lambda: fused.run({"image": batch}),
-    }, inferences
+    return makers, inferences
 
 
 def main() -> None:
     """Print a row for each network, T and batch size."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", nargs="+", choices=models.names(), default=models.names(), metavar="NAME")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = [*models.names(), *_EXPORTED]
+    chosen = f"bundled, or {', '.join(_EXPORTED)}, which need PyTorch (default: the bundled ones)"
+    parser.add_argument("--networks", nargs="+", choices=known, default=models.names(), metavar="NAME", help=chosen)
     parser.add_argument("--timesteps", type=int, nargs="+", default=[8], help="values of T (default: 8)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64], help="batch sizes (default: 1 16 64)")
+    parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=RUNNERS, help="what is timed (default: all)")
     parser.add_argument("--rounds", type=int, default=15, help="times that each is measured (default: 15)")
     parser.add_argument("--json", metavar="FILE", help="also write everything that was measured")
     options = parser.parse_args()
-    images = models.calibration_set()[0][: max(256, *options.batch)].astype(np.float32)
-    print("| network | T | batch | artifact | fused | artifact / fused |\n|---|---|---|---|---|---|")
+    print(f"| network | T | batch | {' | '.join(options.runners)} |\n|{'---|' * (3 + len(options.runners))}")
     rows = []
-    for name in options.networks:
-        for timesteps in options.timesteps:
-            works, inferences = works_of(name, images, timesteps)
-            for batch in options.batch:
-                part = images[:batch]
-                found = ratios({k: w(part) for k, w in works.items()}, inferences(part), options.rounds)
-                shown = [f"{statistics.median(v):.2f} ({min(v):.2f} to {max(v):.2f})" for v in found.values()]
-                faster = statistics.median(np.divide(found["artifact"], found["fused"]).tolist())
-                print(f"| {name} | {timesteps} | {batch} | {' | '.join(shown)} | {faster:.2f} |", flush=True)
-                rows.append({"network": name, "timesteps": timesteps, "batch": batch, "ratios": found})
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.networks:
+            of = subject(name, max(options.batch), Path(folder))
+            for timesteps in options.timesteps:
+                makers, inferences = works_of(of, timesteps, list(options.runners))
+                for batch in options.batch:
+                    part = of.images[:batch]
+                    found = ratios({k: make(part) for k, make in makers.items()}, inferences(part), options.rounds)
+                    shown = [_shown(found.get(runner)) for runner in options.runners]
+                    print(f"| {name} | {timesteps} | {batch} | {' | '.join(shown)} |", flush=True)
+                    rows.append({"network": name, "timesteps": timesteps, "batch": batch, "ratios": found})
     print(f"\nMedian, smallest and largest of {options.rounds} rounds; 1.00 is T inferences of the ANN.")
     print(f"onnxruntime {ort.__version__}; {signature()}")
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1))
+
+
+def _shown(values: list[float] | None) -> str:
+    return "" if values is None else f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

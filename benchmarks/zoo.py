@@ -13,6 +13,7 @@ from environment import environment, signature
 
 import snncc
 from snncc import models
+from snncc.config import WEIGHTS
 from snncc.evaluate import Evaluation, evaluate
 from snncc.runtime.meter import CMOS_45NM
 
@@ -66,22 +67,25 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=models.names(), default=models.names(), metavar="NAME")
     parser.add_argument("--limit", type=int, help="use the first LIMIT test images only")
     parser.add_argument("--calibration", type=int, default=1024, help="calibration images (default: 1024)")
+    parser.add_argument("--weights", choices=WEIGHTS, default="float32", help="of the SNN (default: float32)")
+    parser.add_argument("--timesteps", type=int, nargs="+", default=TIMESTEPS, help="values of T (default: 4 8)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured")
     options = parser.parse_args()
     details: list[dict[str, Any]] = []
-    shares: dict[int, list[float]] = {timesteps: [] for timesteps in TIMESTEPS}
+    shares: dict[int, list[float]] = {timesteps: [] for timesteps in options.timesteps}
     print(markdown(COLUMNS))
     print(markdown(("---",) + ("--:",) * (len(COLUMNS) - 1)))
     for name in options.networks:
-        for timesteps in TIMESTEPS:
-            config = snncc.Config(timesteps=timesteps, max_burst=MAX_BURST)
+        for timesteps in options.timesteps:
+            config = snncc.Config(timesteps=timesteps, max_burst=MAX_BURST, weights=options.weights)
             result = measure(name, config, options.calibration, options.limit)
             ann, snn = result.reading.energy(CMOS_45NM)
             shares[timesteps].append(snn / ann)
             print(markdown(row(name, result)), flush=True)
             details.append({"network": name, "max_burst": MAX_BURST, **result.to_dict()})
     images = details[0]["samples"]
-    print(f"\n{images:,} test images, {options.calibration:,} for calibration, ψ={MAX_BURST}. {signature()}.")
+    settings = f"{options.calibration:,} for calibration, ψ={MAX_BURST}, {options.weights} weights"
+    print(f"\n{images:,} test images, {settings}. {signature()}.")
     shown = " and ".join(f"{min(s):.0%} to {max(s):.0%} of the ANN's energy at T={t}" for t, s in shares.items())
     print(f"The SNN takes {shown}.")
     if options.json is not None:

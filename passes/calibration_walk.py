@@ -19,6 +19,7 @@ from snncc.passes.base import Progress
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.error_parts import LayerError, layer_error
 from snncc.passes.frontier import Entry, Frontier, Temporal
+from snncc.passes.int8_layer import Int8Layer, bias_of, extremes, int8_layer
 from snncc.passes.layer import Layer
 from snncc.passes.layer_fit import LayerFit, match
 from snncc.passes.layer_sums import Sums, along, sums, total
@@ -183,6 +184,8 @@ class Walk:
         mode = self.analysis.modes.get(node.name, Form.STEP)
         segment = Segment(domain, (node,), inputs, (node.outputs[0],), mode)
         fitted = self._fit_weights(node, segment) if self.ctx.fit_weights else None
+        rounded = int8_layer(node, self.ctx, fitted) if self.config.weights == "int8" else ""
+        fitted = rounded.rounded() if isinstance(rounded, Int8Layer) else fitted
         over_time = segment if fitted is None else replace(segment, nodes=(with_weight(node, fitted),))
         entry = self._run_segment(segment, over_time)[node.outputs[0].name]
         if entry.snn is None:
@@ -195,6 +198,11 @@ class Walk:
             return sums(entry.ann[i], entry.temporal(i), axis, last=mode is Form.MEAN)
 
         correction = match(total(self.pool.each(of_chunk)), gain=self.config.gain_correction)
+        if isinstance(rounded, Int8Layer) and axis is not None:
+            lows, highs = zip(*self.pool.each(lambda i: extremes(entry.temporal(i), axis)), strict=True)
+            low, high = np.min(lows, axis=0) - bias_of(node), np.max(highs, axis=0) - bias_of(node)
+            low, high = low * correction.gain, high * correction.gain
+            correction = replace(correction, low=low, high=high)
         self.ctx.corrections[node.name] = correction if fitted is None else replace(correction, weight=fitted)
         gain, shift = along(correction.gain, axis, rank), along(correction.shift, axis, rank)
         entry.snn = [Scaled(entry.temporal(i), gain, shift, self.buffers) for i in range(self.pool.chunks)]

@@ -46,7 +46,12 @@ class BufferPool:
         start = -buffer.ctypes.data % ALIGNMENT // 4
         return buffer[start : start + count].reshape(shape)
 
-    def give(self, array: NDArray[np.float32]) -> None:
+    def take_bytes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return an array of bytes with anything in it, which `give` takes back like the others."""
+        size = math.prod(shape)
+        return self.take((-(-size // 4),)).view(np.uint8)[:size].reshape(shape)
+
+    def give(self, array: NDArray[Any]) -> None:
         """Take an array back that nobody will look at again; what `take` didn't hand out is left to the system."""
         base = array
         while isinstance(base.base, np.ndarray):

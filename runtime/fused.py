@@ -4,6 +4,9 @@ Linear pieces between neurons run in ONNX Runtime with time folded into the batc
 and again. Neurons are one compiled loop over all timesteps of a block, in place. Samples go through in chunks small
 enough for the cache, several chunks side by side; what is static is computed once, and so is what follows the last
 neuron. Networks whose time can't be folded step through it, all samples of a batch together.
+
+Layers with 8-bit weights run on whole numbers, and so do the neurons and pools around them, channels last: see
+`snncc.runtime.coded_plan`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from snncc.passes.analyse import analyse
 from snncc.runtime.buffers import BufferPool
+from snncc.runtime.int8_conv import alone
 from snncc.runtime.presented import Presented
 from snncc.runtime.reference import Simulation
 from snncc.runtime.route import Route, Runners
@@ -31,6 +35,12 @@ _SAMPLES = 8
 
 _ROWS = 64
 """Most samples times timesteps of a block, or all samples of one timestep."""
+
+_PARTS = 4
+"""Parts that a layer is cut into for each thread: on a busy machine one is soon done and another isn't."""
+
+_LEAST = 48
+"""Least items of a part, and what their number is a multiple of: whole tiles of `snncc.runtime.int8_tile`."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -118,8 +128,15 @@ class FusedExecutor:
     def _runners(self, threads: int) -> Runners:
         """Return what runs the steps that are no neurons; opened with the first batch."""
         if threads not in self._opened:
-            self._opened[threads] = Runners(self.route, threads, self._buffers)
+            parallel = alone if threads == 1 else self._parallel
+            self._opened[threads] = Runners(self.route, threads, self._buffers, parallel)
         return self._opened[threads]
+
+    def _parallel(self, work: Callable[[int, int], None], items: int) -> None:
+        """Run work on parts of the items, side by side; not from within the pool."""
+        size = max(_LEAST, -(-items // (self.threads * _PARTS)))
+        starts = range(0, items, -(-size // _LEAST) * _LEAST)
+        list(self._pool.map(work, starts, [min(start + starts.step, items) for start in starts]))
 
 
 def _joined(parts: list[Simulation], samples: int) -> Simulation:

@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Traffic
-from snncc.graph import constant, is_missing
+from snncc.graph import FLOAT_OF, constant, is_missing
 from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
 from snncc.runtime.presented import Presented
@@ -316,7 +316,7 @@ class _EventBuilder:
             else:
                 inputs.append(tensor.name)
         attributes = {k: v for k, v in node.attrs.items() if k not in ("alpha", "beta")}
-        copy = gs.Node(node.op, name=node.name, attrs=attributes)
+        copy = gs.Node(FLOAT_OF.get(node.op, node.op), name=node.name, attrs=attributes)
         proto = Exporter.export_node(copy)
         proto.input.extend(inputs)
         proto.output.append(f"{node.name}.reached")

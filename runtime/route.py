@@ -10,7 +10,10 @@ from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import outer_inputs
 from snncc.ops import Role, is_frames, is_linear, spec_of
 from snncc.runtime.buffers import BufferPool
+from snncc.runtime.coded_plan import coded_plan
+from snncc.runtime.coded_run import CodedRunner
 from snncc.runtime.fused_neurons import FusedNeurons
+from snncc.runtime.int8_conv import Parallel
 from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.readout import Readout, ReadoutPlan
 from snncc.runtime.segments import Segment, SegmentRunner, Step, is_pool_over_time, plan, reads, single
@@ -21,6 +24,7 @@ class Route:
 
     Attributes:
         analysis: the network's analysis.
+        coded: what runs on 8-bit codes.
         static: the steps before the first neuron.
         temporal: those that run at every timestep.
         leaving: names of the temporal tensors of which the mean over time is wanted in the end.
@@ -34,14 +38,15 @@ class Route:
     def __init__(self, graph: gs.Graph, analysis: Analysis) -> None:
         self.graph, self.analysis = graph, analysis
         self.neurons = {site.node for site in analysis.neurons}
-        steps = plan(graph, analysis, lambda n: n.name in self.neurons or is_pool_over_time(n, analysis))
+        self.coded = coded_plan(graph, analysis)
+        steps = [s for s in plan(graph, analysis, self._is_break) if not self._is_elsewhere(s)]
         self.static = [s for s in steps if isinstance(s, Segment) and s.domain is Domain.STATIC]
         self.temporal = [s for s in steps if not isinstance(s, Segment) or s.domain is Domain.TEMPORAL]
         self.fused = {n.name: FusedNeurons(NeuronParameters.of(n)) for n in graph.nodes if n.name in self.neurons}
         readout = ReadoutPlan(graph, analysis)
         self.outputs = [t.name for t in graph.outputs]
         self.leaving = {*readout.temporal, *(n for n in self.outputs if self.is_temporal(n))}
-        self.reads = {id(step): reads(step) for step in steps}
+        self.reads = {id(step): self._reads(step) for step in steps}
         self.readers = collections.Counter(name for step in self.temporal for name in self.reads[id(step)])
         self.kept = self.leaving | set(self.outputs) | {t.name for t in graph.inputs}
         self.static_kept = {*self.kept, *self.readers, *readout.static}
@@ -53,6 +58,22 @@ class Route:
         self.frames = tuple(node.inputs[0].name for node in marks)
         periods = [int(n.attrs["period"]) for n in marks if n.attrs["period"] < n.attrs["timesteps"]]
         self.period = periods[0] if periods else None
+
+    def _is_break(self, node: gs.Node) -> bool:
+        coded = node.name in self.coded.layers or node.name in self.coded.sums
+        return coded or node.name in self.neurons or is_pool_over_time(node, self.analysis)
+
+    def _is_elsewhere(self, step: Step) -> bool:
+        """Whether a step is no step of its own: a sum that the neuron behind it makes."""
+        return not isinstance(step, Segment) and step.name in self.coded.sums
+
+    def _reads(self, step: Step) -> list[str]:
+        terms = () if isinstance(step, Segment) else self.coded.terms.get(step.name, ())
+        return list(dict.fromkeys(terms)) or reads(step)
+
+    def has_session(self, step: Step) -> bool:
+        """Whether ONNX Runtime runs a step, or takes part in it."""
+        return isinstance(step, Segment) or not (step.name in self.neurons or self.coded.runs(step.name))
 
     def is_temporal(self, name: str) -> bool:
         """Whether a tensor has a value for each timestep."""
@@ -78,15 +99,15 @@ def _needs_constant(graph: gs.Graph, analysis: Analysis) -> str | None:
 
 
 class Runners:
-    """What runs the pieces of a route between its neurons: sessions with a number of threads each."""
+    """What runs the pieces of a route between its neurons: sessions with a number of threads each, and codes."""
 
-    def __init__(self, route: Route, threads: int, buffers: BufferPool) -> None:
-        self.buffers = buffers
+    def __init__(self, route: Route, threads: int, buffers: BufferPool, parallel: Parallel) -> None:
+        self.buffers, self.on_codes = buffers, CodedRunner(route.coded, buffers, parallel)
 
         def runner(step: Step) -> SegmentRunner:
             segment = step if isinstance(step, Segment) else single(step)
             return SegmentRunner(route.graph, segment, route.analysis, threads, buffers, apart=True)
 
-        steps = [s for s in (*route.static, *route.temporal) if isinstance(s, Segment) or s.name not in route.neurons]
+        steps = [s for s in (*route.static, *route.temporal) if route.has_session(s)]
         self.by_step = {id(step): runner(step) for step in steps}
         self.readout = Readout(route.graph, route.analysis, threads, apart=route.splits)

@@ -17,7 +17,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from snncc.analysis import Analysis, Domain, Form
-from snncc.graph import DOMAIN, is_missing, outer_inputs
+from snncc.graph import DOMAIN, FLOAT_OF, is_missing, outer_inputs
+from snncc.neurons.functions import functions
 from snncc.ops import MARKS, Role, spec_of
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.rows import RowSession
@@ -153,6 +154,10 @@ def submodel(
     """Export some nodes of a graph as a model whose inputs have a free first axis."""
     nodes = list(nodes)
     constants = {t.name: t for n in nodes for t in outer_inputs(n) if isinstance(t, gs.Constant)}
+    own = {n.op for n in nodes if n.domain == DOMAIN and n.op in FLOAT_OF}
+    opsets = [o for o in gs.exporters.onnx_exporter.update_import_domains(graph) if o.domain != DOMAIN]
+    if own:
+        opsets.append(onnx.helper.make_opsetid(DOMAIN, 1))
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             [_exported(n) for n in nodes],
@@ -161,8 +166,8 @@ def submodel(
             [_describe(t, with_shape=False) for t in outputs],
             initializer=[Exporter.export_tensor_proto(t) for t in constants.values()],
         ),
-        opset_imports=gs.exporters.onnx_exporter.update_import_domains(graph),
-        functions=[Exporter.export_function(f) for f in graph.functions],
+        opset_imports=opsets,
+        functions=[*(Exporter.export_function(f) for f in graph.functions), *functions(own, graph.opset)],
     )
     model.ir_version = max(8, graph.ir_version or 8)
     return model

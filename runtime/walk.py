@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -18,6 +19,7 @@ from snncc.analysis import Form
 from snncc.runtime.carried import Carried
 from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.increments import absolute_sum, increments
+from snncc.runtime.int8_conv import Coded
 from snncc.runtime.reference import Simulation
 from snncc.runtime.route import Route, Runners
 from snncc.runtime.segments import Segment, Step
@@ -152,12 +154,15 @@ class _Block:
     def __post_init__(self) -> None:
         self._route, self._buffers = self.walk.route, self.walk.runners.buffers
         self._left = dict(self._route.readers)
-        self._values: dict[str, Array] = {**self.walk._static, **self.frames}
+        self._values: dict[str, Any] = {**self.walk._static, **self.frames}  # arrays, or codes
+        self._decoded: dict[str, Array] = {}
         self._converted: dict[tuple[str, Form], Array] = {}
 
     def run(self, step: Step) -> None:
         if isinstance(step, Segment):
             self._run_segment(step)
+        elif self._route.coded.runs(step.name):
+            self._run_coded(step)
         elif step.name in self._route.neurons:
             self._run_neuron(step)
         else:
@@ -169,13 +174,21 @@ class _Block:
 
     def in_form(self, name: str, form: Form) -> Array:
         """Return a tensor [timesteps, N, ...] in a form; one that isn't temporal as it is."""
-        value, walk = self._values[name], self.walk
+        value, walk = self._value(name), self.walk
         if not self._route.is_temporal(name) or not self._route.analysis.needs_conversion(name, form, value.dtype):
             return value
         if (name, form) not in self._converted:
             convert = running_mean if form is Form.MEAN else gains
             self._converted[name, form] = convert(value, self._carried(f"{name}:{form.value}"), walk.phase)
         return self._converted[name, form]
+
+    def _value(self, name: str) -> Array:
+        value: Array | Coded = self._values[name]
+        if not isinstance(value, Coded):
+            return value
+        if name not in self._decoded:
+            self._decoded[name] = self.walk.runners.on_codes.dense(value)
+        return self._decoded[name]
 
     def give_back(self) -> None:
         for name in [n for n in self._values if self._route.is_temporal(n)]:
@@ -207,6 +220,28 @@ class _Block:
         if mine:
             del self._values[source]
 
+    def _run_coded(self, node: gs.Node) -> None:
+        coded, on_codes, name = self._route.coded, self.walk.runners.on_codes, node.name
+        result, source, target = self.walk.result, node.inputs[0].name, node.outputs[0].name
+        if name in coded.layers:
+            self._values[target] = on_codes.layer(name, self._term(source))
+        elif name in coded.pools:
+            self._values[target], passed = on_codes.pool(name, self._values[source], self._carried(name))
+            self._add(result.increments, name, passed)
+        else:
+            terms = [self._term(term) for term in coded.terms[name]]
+            carried = self._carried(name)
+            self._values[target], fired = on_codes.neurons(name, terms, self.timesteps, carried, self.walk.phase)
+            self._add(result.spikes, name, fired)
+
+    def _term(self, name: str) -> Coded | Array:
+        """Return what arrives, in codes or as floats [T or 1, N, ...]."""
+        value: Coded | Array = self._values[name]
+        if isinstance(value, Coded):
+            return value
+        value = self.in_form(name, Form.STEP)
+        return value if self._route.is_temporal(name) else value[None]
+
     def _run_pool(self, node: gs.Node) -> None:
         source, target = node.inputs[0].name, node.outputs[0].name
         runner = self.walk.runners.by_step[id(node)]
@@ -227,6 +262,9 @@ class _Block:
 
     def _drop(self, name: str) -> None:
         value = self._values.pop(name, None)
+        if isinstance(value, Coded):
+            self._buffers.give(value.values)
+            value = self._decoded.pop(name, None)
         for form in Form:
             self._converted.pop((name, form), None)
         if value is not None and self._route.is_temporal(name) and value.dtype == np.float32:

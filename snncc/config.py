@@ -16,6 +16,8 @@ MAX_BURST = 255
 """Largest ψ: spike counts are kept as uint8."""
 NEURONS = ("auto", "burst", "signed")
 """What a ReLU may become."""
+WEIGHTS = ("float32", "int8")
+"""How the weights that spikes reach are kept."""
 INPUT_CODINGS = ("constant", "frames")
 """What an input presents: the same values at every timestep, or a frame of its own at each."""
 THRESHOLD_METHODS = ("mse", "max", "percentile")
@@ -41,6 +43,8 @@ class Config:
         weight_calibration: with the bias correction, also fit the weights of each layer to what reaches it in the
             SNN. It is kept only if it helps on a part of the calibration data that the fit doesn't see. Takes several
             times as long.
+        weights: "int8" rounds the weights of the layers that spikes drive to 8 bits, and their outputs too; calibration
+            sees the rounded weights. Needs calibration data and the bias correction.
         neuron: what a ReLU becomes: "burst" (unsigned spikes only), "signed" (a neuron that can take a spike back), or
             "auto": signed where that lowers the error. Every other activation becomes a signed neuron.
         analog: let values that no activation makes (of a Softmax, say) reach weights as they are, not as spikes.
@@ -66,6 +70,7 @@ class Config:
     bias_correction: bool = True
     gain_correction: bool = True
     weight_calibration: bool = False
+    weights: str = "float32"
     neuron: str = "auto"
     analog: bool = False
     strict: bool = False
@@ -77,6 +82,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.neuron not in NEURONS:
             raise UsageError(f"neuron is {self.neuron!r}: it must be one of {', '.join(NEURONS)}")
+        if self.weights not in WEIGHTS:
+            raise UsageError(f"weights is {self.weights!r}: it must be one of {', '.join(WEIGHTS)}")
+        if self.weights == "int8" and not self.bias_correction:
+            raise UsageError("weights is 'int8' without the bias correction, which measures the range of the currents")
         _check_int("timesteps", self.timesteps, 1, MAX_TIMESTEPS)
         _check_int("max_burst", self.max_burst, 1, MAX_BURST)
         _check_int("batch_size", self.batch_size, 1, 65536)

@@ -88,11 +88,16 @@ class WeightCorrection:
         gain: float32 [C], positive.
         shift: float32 [C].
         weight: float32, the weights that take the place of those in the file before the gain; None for the latter.
+        low: smallest output of each channel after the gain and without any bias, float64 [C]; None if that wasn't
+            measured. Weights of 8 bits need it.
+        high: largest.
     """
 
     gain: NDArray[np.float32]
     shift: NDArray[np.float32]
     weight: NDArray[np.float32] | None = None
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
 
 
 @dataclass
@@ -110,6 +115,7 @@ class Context:
         quantised: activations that were trained in steps, by the name of the Clip that stands for each.
         corrections: corrections of weighted layers that calibration found, by the name of the layer's node.
         activations: what each neuron stands for, by the name of its node: an inserted one doesn't say.
+        float_layers: why weighted layers keep weights in single precision although 8 bits were asked for, by name.
         warnings: what the user should know; printed at the end and kept in the report.
     """
 
@@ -123,6 +129,7 @@ class Context:
     quantised: dict[str, QuantisedActivation] = field(default_factory=dict)
     corrections: dict[str, WeightCorrection] = field(default_factory=dict)
     activations: dict[str, Activation] = field(default_factory=dict)
+    float_layers: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def layer_config(self, node: str) -> Config:

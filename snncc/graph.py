@@ -21,6 +21,11 @@ G_LOGGER.severity = G_LOGGER.CRITICAL + 1  # it prints; what matters reaches the
 DOMAIN = "snncc"
 """Domain of the model-local functions (neurons and their kin)."""
 
+INT8_CONV, INT8_MATMUL = "Int8Conv", "Int8MatMul"
+"""Functions of that domain: layers with 8-bit weights, see `snncc.passes.int8_weights`."""
+FLOAT_OF = {INT8_CONV: "Conv", INT8_MATMUL: "MatMul"}
+"""The operator that does the same in single precision."""
+
 ML_DOMAIN = "ai.onnx.ml"
 """Domain of the operators for classical machine learning."""
 SCALERS = ("Binarizer", "Imputer", "Normalizer", "Scaler")
@@ -310,6 +315,10 @@ def _without_large_initializers(graph: gs.Graph) -> onnx.ModelProto:
 
 def _shape_alike(node: gs.Node) -> onnx.NodeProto:
     """Export a node for shape inference: a neuron, whose function isn't there yet, as what leaves shapes alone."""
+    if node.domain == DOMAIN and node.op in FLOAT_OF:
+        attributes = dict(node.attrs)
+        names = [t.name for t in node.inputs[:2]]
+        return onnx.helper.make_node(FLOAT_OF[node.op], names, [node.outputs[0].name], name=node.name, **attributes)
     if node.domain == DOMAIN:
         return onnx.helper.make_node("Identity", [node.inputs[0].name], [node.outputs[0].name], name=node.name)
     if node.domain == ML_DOMAIN and node.op in SCALERS:

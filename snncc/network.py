@@ -24,7 +24,7 @@ from snncc.data import load as load_data
 from snncc.data.spec import check_shape
 from snncc.errors import ArtifactError, UsageError
 from snncc.exit_threshold import ExitThreshold, find_threshold
-from snncc.graph import export_model, first_line, import_graph, infer_shapes, shape_of
+from snncc.graph import DOMAIN, FLOAT_OF, export_model, first_line, import_graph, infer_shapes, shape_of
 from snncc.loader import LoadedModel, load_model
 from snncc.neurons.functions import MIN_OPSET
 from snncc.ops import is_frames
@@ -378,6 +378,8 @@ def compile(
         UsageError: the assignment names a layer that isn't there, or is out of range.
     """
     config, hook, loaded = config or Config(), hook or Hook(), read_ann(model)
+    if config.weights == "int8" and calibration is None:
+        raise UsageError("8-bit weights need the range of the currents: give calibration data (--calib)")
     data: Dataset | None = None
     if calibration is not None:
         data = prepared(calibration, loaded, config)
@@ -394,7 +396,7 @@ def compile(
         return _converted(loaded, ctx, hook, _part_of(progress, walk, walks))
 
     network, graph, ctx = convert_with(config.weight_calibration)
-    if data is None or all(c.weight is None for c in ctx.corrections.values()):
+    if data is None or not config.weight_calibration or all(c.weight is None for c in ctx.corrections.values()):
         if progress is not None and walks > 1:
             progress(1, 1)  # there is nothing to compare, so no second walk
         return network
@@ -418,6 +420,10 @@ def _converted(
     _check_assignment(ctx)
     account = {**_account(graph, ctx), **_frames(graph)}
     hook.run(convert(progress), graph, ctx)
+    if ctx.config.weights != "float32":
+        account["float_layers"] = dict(ctx.float_layers)
+        nodes = [*graph.nodes, *(node for sub in graph.subgraphs(recursive=True) for node in sub.nodes)]
+        account["int8_layers"] = sum(node.domain == DOMAIN and node.op in FLOAT_OF for node in nodes)
     record = _record(loaded, ctx, account)
     metadata = {p.key: p.value for p in loaded.model.metadata_props}
     return SpikingNetwork(build(graph, record, metadata), record), graph, ctx

@@ -16,7 +16,19 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from snncc import batch_rules as rules
-from snncc.graph import DOMAIN, ML_DOMAIN, SCALERS, Dim, constant, is_missing, node_inputs, shape_of, static_dims
+from snncc.graph import (
+    DOMAIN,
+    INT8_CONV,
+    INT8_MATMUL,
+    ML_DOMAIN,
+    SCALERS,
+    Dim,
+    constant,
+    is_missing,
+    node_inputs,
+    shape_of,
+    static_dims,
+)
 
 
 class Role(enum.Enum):
@@ -226,6 +238,8 @@ _SNNCC = {
     "SignedBurst": OpSpec(Role.NEURON, batch=rules.first_input),
     "SignedBurstRelu": OpSpec(Role.NEURON, batch=rules.first_input),
     "SignedBurstClip": OpSpec(Role.NEURON, batch=rules.first_input),
+    INT8_CONV: OpSpec(Role.WEIGHTED, batch=rules.first_input, channel_axis=1),
+    INT8_MATMUL: OpSpec(Role.WEIGHTED, batch=rules.first_input, channel_axis="last"),
     ENCODE: OpSpec(Role.ACTIVATION, batch=rules.first_input),
     FRAMES: OpSpec(Role.LINEAR, batch=rules.first_input, pointwise=True),
 }
@@ -335,7 +349,7 @@ def multiply_accumulates(node: gs.Node, batch: int | None = None) -> int | None:
 def _fan_in(node: gs.Node) -> int | None:
     """Return the weights that each element of the output (of the input, for ConvTranspose) meets."""
     left, right = (shape_of(t) for t in node.inputs[:2])
-    if node.op in ("Conv", "ConvTranspose"):
+    if node.op in ("Conv", "ConvTranspose", INT8_CONV):
         dims = static_dims(right[1:]) if right else None
         return None if dims is None else int(np.prod(dims, dtype=np.int64))
     if node.op == "Gemm":

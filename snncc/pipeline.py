@@ -28,6 +28,7 @@ from snncc.passes.free_batch import FreeBatch
 from snncc.passes.generated_inputs import generate_inputs
 from snncc.passes.infer_shapes import InferShapes
 from snncc.passes.insert_neurons import InsertNeurons
+from snncc.passes.int8_weights import QuantiseWeights
 from snncc.passes.lower import LowerTime
 from snncc.passes.mark_frames import MarkFrames
 from snncc.passes.normalise import NORMALISE
@@ -107,6 +108,8 @@ def convert(progress: Progress | None = None) -> tuple[Pass, ...]:
         # Before the biases, which look for the neuron's current.
         InsertNeurons(),
         CorrectBias(),
+        # After everything that changes weights and biases; it still finds the layers of the first analysis.
+        QuantiseWeights(),
         # An explicit bias correction is a new node: shapes and domains must cover it.
         InferShapes(),
         Analyse(),

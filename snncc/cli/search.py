@@ -27,7 +27,7 @@ from snncc.cli.options import (
     pass_terminal,
 )
 from snncc.cli.terminal import Terminal
-from snncc.config import Config
+from snncc.config import WEIGHTS, Config
 from snncc.data import ImageOptions
 from snncc.errors import UsageError
 from snncc.network import input_specs, read_ann, resolve
@@ -151,6 +151,13 @@ def read_budget(options: Mapping[str, float | None], cost: str | None) -> Budget
     show_default=True,
     help="One layer spikes, with currents that arrive unevenly or evenly (isolated); or all do (in-context, slow).",
 )
+@click.option(
+    "--weights",
+    type=click.Choice(WEIGHTS),
+    default="float32",
+    show_default=True,
+    help="Simulate, and later compile, with 8-bit weights where spikes reach them.",
+)
 @budget_options
 @click.option(
     "--simulate",
@@ -181,6 +188,7 @@ def search_command(
     per_layer: bool,
     method: str,
     sensitivity: str,
+    weights: str,
     wanted: Budget | None,
     simulate: int,
     plot_file: str | None,
@@ -199,6 +207,7 @@ def search_command(
         max_burst=max_burst,
         threshold_ratio=threshold_ratio,
         per_channel=not per_layer,
+        weights=weights,
         batch_size=batch_size,
         input_coding=input_coding,
         reset_after=reset_after,

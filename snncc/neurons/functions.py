@@ -257,6 +257,41 @@ _SOURCES: dict[str, tuple[str, str]] = {
     y = Sub (after, before)
 }}""",
     ),
+    "Int8Conv": (
+        "Convolution of spikes with 8-bit weights: x is x_scale times whole numbers n, which are at least -x_zero; "
+        "y = y_scale (code - y_zero), with the 8-bit code = w_scale (sum of weight n, + bias), rounded.",
+        """<strides, pads, dilations, group>(x, weight, bias, x_scale, x_zero, w_scale, y_scale, y_zero) => (y) {
+    channels = Shape (x_scale)
+    x_zeros = Expand (x_zero, channels)
+    n = QuantizeLinear <axis = 1> (x, x_scale, x_zeros)
+    unit = Constant <value_float = 1.0> ()
+    nothing = Constant <value_int = 0> ()
+    w_zero = Cast <to = 3> (nothing)
+    c_zero = Cast <to = 2> (nothing)
+    code = QLinearConv <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations,
+        group: int = @group> (n, unit, x_zero, weight, w_scale, w_zero, unit, c_zero, bias)
+    y = DequantizeLinear <axis = 1> (code, y_scale, y_zero)
+}""",
+    ),
+    "Int8MatMul": (
+        "Spikes times 8-bit weights: x is x_scale times whole numbers n, which are at least -x_zero; "
+        "y = y_scale (code - y_zero) + bias, with the 8-bit code = w_scale (sum of weight n) + 128, rounded.",
+        """(x, weight, bias, x_scale, x_zero, w_scale, y_scale, y_zero) => (y) {
+    channels = Shape (x_scale)
+    x_zeros = Expand (x_zero, channels)
+    n = QuantizeLinear <axis = -1> (x, x_scale, x_zeros)
+    unit = Constant <value_float = 1.0> ()
+    nothing = Constant <value_int = 0> ()
+    zero = Cast <to = 3> (nothing)
+    features = Shape (w_scale)
+    w_zero = Expand (zero, features)
+    middle = Constant <value_int = 128> ()
+    c_zero = Cast <to = 2> (middle)
+    code = QLinearMatMul (n, unit, x_zero, weight, w_scale, w_zero, unit, c_zero)
+    current = DequantizeLinear <axis = -1> (code, y_scale, y_zero)
+    y = Add (current, bias)
+}""",
+    ),
     "RepeatInput": (
         "Presents a constant input at every timestep.",
         """<timesteps>(x) => (y) {

@@ -107,6 +107,24 @@ def thresholds(record: Record) -> str:
     return f"{kind}, {where}; biases {'corrected' if corrected else 'not corrected'}"
 
 
+def weights(record: Record) -> str | None:
+    """Return how many layers have 8-bit weights, and why the others don't; None where nobody asked for them."""
+    kept, number_of = record.network.get("float_layers"), record.network.get("int8_layers")
+    if not isinstance(kept, dict) or not isinstance(number_of, int):
+        return None
+    reasons: dict[str, list[str]] = {}
+    for name, reason in kept.items():
+        reasons.setdefault(str(reason), []).append(clean(name))
+    others = "; ".join(f"{_few(names)}: {reason}" for reason, names in reasons.items())
+    made = f"int8 in {plural(number_of, 'layer')}"
+    return f"{made}; float32 in {others}" if others else made
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {plural(rest, 'other')}" if rest > 0 else "")
+
+
 def snn_facts(record: Record, inputs: Sequence[Any], outputs: Sequence[Any]) -> Table:
     """Return the summary of an artifact in a few lines."""
     calibration = record.calibration
@@ -123,6 +141,7 @@ def snn_facts(record: Record, inputs: Sequence[Any], outputs: Sequence[Any]) -> 
             "MACs": driven_by(record.network["macs"]),
             "time": LOWERING.get(str(record.network["lowering"]), str(record.network["lowering"])),
             "thresholds": thresholds(record),
+            "weights": weights(record),
             "calibration": "none" if calibration is None else f"data SHA-256 {calibration.get('fingerprint')}",
         }
     )
@@ -138,6 +157,7 @@ def compile_facts(record: Record, output: str, bytes_written: str, following: st
             "MACs": driven_by(record.network["macs"]),
             "time": LOWERING.get(str(record.network["lowering"]), str(record.network["lowering"])),
             "thresholds": thresholds(record),
+            "weights": weights(record),
             "error enters": error_sources(record.layers),
             "verified": "every pass that must keep the outputs kept them" if verified else None,
             "next": following,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_networks import NETWORKS, compiled, inputs_of
 
+from snncc.config import WEIGHTS
 from snncc.errors import UsageError
 from snncc.network import SpikingNetwork
 from snncc.runtime.early_exit import MEASURES, EarlyExit, confidence, run_early
@@ -17,8 +18,8 @@ T = 6
 CLASSIFIERS = ["plain", "concat", "flatten_gemm", "mobile", "static_branch", "neurons_are_outputs", "batch_of_one"]
 
 
-def network_of(name: str, neuron: str = "auto") -> SpikingNetwork:
-    return compiled(NETWORKS[name].model(), timesteps=T, max_burst=2, neuron=neuron)
+def network_of(name: str, neuron: str = "auto", weights: str = "float32") -> SpikingNetwork:
+    return compiled(NETWORKS[name].model(), timesteps=T, max_burst=2, neuron=neuron, weights=weights)
 
 
 def by_hand(trace: np.ndarray, threshold: float) -> np.ndarray:
@@ -34,12 +35,13 @@ def by_hand(trace: np.ndarray, threshold: float) -> np.ndarray:
     return np.array(found)
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("neuron", ["burst", "signed"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_samples_leave_when_the_full_run_was_sure(name: str, threads: int, neuron: str) -> None:
+def test_samples_leave_when_the_full_run_was_sure(name: str, threads: int, neuron: str, weights: str) -> None:
     """With the outputs that the full run had then, bit for bit, and in the trace from then on."""
-    network = network_of(name, neuron)
+    network = network_of(name, neuron, weights)
     feeds = inputs_of(NETWORKS[name].model(), 41, seed=2)
     executor = FusedExecutor(network.network, T, threads)
     full = executor.run(feeds, trace=True)
@@ -59,10 +61,11 @@ def test_samples_leave_when_the_full_run_was_sure(name: str, threads: int, neuro
             assert (early.trace[output][t:, i] == early.outputs[output][i]).all()
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", ["plain", "concat", "batch_of_one"])
-def test_the_meter_counts_what_was_run_and_nothing_else(name: str) -> None:
+def test_the_meter_counts_what_was_run_and_nothing_else(name: str, weights: str) -> None:
     """Spike for spike: the reference, each sample alone for as many timesteps as it took."""
-    network = network_of(name)
+    network = network_of(name, weights=weights)
     feeds = inputs_of(NETWORKS[name].model(), 9, seed=2)
     executor = FusedExecutor(network.network, T, 2)
     scores = executor.run(feeds, trace=True).trace[network.network.outputs[0].name]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from small_networks import NETWORKS, compiled, inputs_of
 
+from snncc.config import WEIGHTS
 from snncc.network import SpikingNetwork
 from snncc.neurons.response import BLOCK
-from snncc.runtime import fused
+from snncc.runtime import fused, int8_conv
 from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.parameters import NeuronParameters
@@ -20,8 +21,8 @@ from snncc.runtime.walk import Walk
 T = 5
 
 
-def network_of(name: str, neuron: str = "auto") -> SpikingNetwork:
-    return compiled(NETWORKS[name].model(), timesteps=T, max_burst=3, neuron=neuron)
+def network_of(name: str, neuron: str = "auto", weights: str = "float32") -> SpikingNetwork:
+    return compiled(NETWORKS[name].model(), timesteps=T, max_burst=3, neuron=neuron, weights=weights)
 
 
 def feeds_of(name: str, samples: int, seed: int = 1) -> dict[str, np.ndarray]:
@@ -47,10 +48,11 @@ def check_same(found: Simulation, wanted: Simulation) -> None:
         np.testing.assert_allclose(found.trace[name], wanted.trace[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("neuron", ["burst", "signed"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_does_what_the_reference_does(name: str, neuron: str) -> None:
-    network = network_of(name, neuron)
+def test_does_what_the_reference_does(name: str, neuron: str, weights: str) -> None:
+    network = network_of(name, neuron, weights)
     feeds = feeds_of(name, 7, seed=3)
     simulator = network.simulator("fused")
     assert isinstance(simulator, FusedExecutor)
@@ -63,16 +65,41 @@ def test_does_what_the_reference_does(name: str, neuron: str) -> None:
     ("threads", "samples", "chunk"), [(1, 1, 8), (1, 7, 3), (2, 7, 2), (4, 9, 1), (3, 2, 8), (2, 40, 8)]
 )
 @pytest.mark.parametrize("name", ["residual", "maxpool_pads"])
+@pytest.mark.parametrize("weights", WEIGHTS)
 def test_chunks_and_threads_are_no_matter(
-    name: str, threads: int, samples: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+    name: str, weights: str, threads: int, samples: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fused, "_SAMPLES", chunk)
-    network = network_of(name)
+    network = network_of(name, weights=weights)
     feeds = inputs_of(NETWORKS[name].model(), samples, seed=4)
     wanted = ReferenceSimulator(network.network, T).run(feeds, trace=True)
     executor = FusedExecutor(network.network, T, threads)
     for _ in range(3):  # what is left in the used arrays is no matter either
         check_same(executor.run(feeds, trace=True), wanted)
+
+
+@pytest.mark.parametrize("neuron", ["burst", "signed"])
+@pytest.mark.parametrize("name", ["residual", "maxpool_pads", "concat", "mobile"])
+def test_networks_with_8_bit_weights_run_without_the_kernel(
+    name: str, neuron: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, feeds = network_of(name, neuron, "int8"), inputs_of(NETWORKS[name].model(), 3, seed=6)
+    native = FusedExecutor(network.network, T)
+    monkeypatch.setattr(int8_conv, "available", lambda: False)
+    plain = FusedExecutor(network.network, T)
+    assert not plain.route.coded.layers
+    check_same(plain.run(feeds), native.run(feeds))
+
+
+@pytest.mark.skipif(not int8_conv.available(), reason="the processor lacks the instructions")
+def test_residual_networks_run_on_codes() -> None:
+    """Every layer with 8-bit weights, all neurons, and the sums in front of them."""
+    network = network_of("residual", weights="int8")
+    plan = FusedExecutor(network.network, T).route.coded
+    assert len(plan.layers) == network.record.network["int8_layers"] == 4
+    assert len(plan.neurons) == 4
+    assert len(plan.sums) == 2
+    assert len(FusedExecutor(network_of("maxpool_pads", weights="int8").network, T).route.coded.pools) == 1
 
 
 def test_inputs_and_earlier_results_stay_as_they_are() -> None:

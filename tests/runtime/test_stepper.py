@@ -10,6 +10,7 @@ from small_networks import NETWORKS, compiled, inputs_of, parse
 
 import snncc
 from snncc import models
+from snncc.config import WEIGHTS
 from snncc.errors import DataError, UsageError
 from snncc.network import SpikingNetwork
 from snncc.runtime.fused import FusedExecutor
@@ -44,9 +45,9 @@ ON_MEANS = {
 """What works on running means; and a mean that ONNX Runtime adds up by where a row lies in memory."""
 
 
-def network_of(name: str, neuron: str = "auto") -> SpikingNetwork:
+def network_of(name: str, neuron: str = "auto", weights: str = "float32") -> SpikingNetwork:
     model = parse(ON_MEANS[name]) if name in ON_MEANS else NETWORKS[name].model()
-    return compiled(model, timesteps=T, max_burst=3, neuron=neuron)
+    return compiled(model, timesteps=T, max_burst=3, neuron=neuron, weights=weights)
 
 
 def feeds_of(network: SpikingNetwork, samples: int, seed: int = 3) -> dict[str, np.ndarray]:
@@ -60,11 +61,12 @@ def check_bits(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> N
         assert found[name].tobytes() == value.tobytes(), name
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("neuron", ["burst", "signed"])
 @pytest.mark.parametrize("name", [*NETWORKS, *ON_MEANS])
-def test_is_the_batch_run_bit_for_bit(name: str, neuron: str) -> None:
+def test_is_the_batch_run_bit_for_bit(name: str, neuron: str, weights: str) -> None:
     """After each step the trace of the run, after the last one its output, for one sample and for several."""
-    network = network_of(name, neuron)
+    network = network_of(name, neuron, weights)
     for samples in (1, 3, 19):
         feeds = feeds_of(network, samples)
         run = network.simulator("fused").run(feeds, trace=True)
@@ -76,11 +78,12 @@ def test_is_the_batch_run_bit_for_bit(name: str, neuron: str) -> None:
         check_bits(outputs, network.run(feeds))
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", models.names())
-def test_is_the_batch_run_on_the_zoo(name: str) -> None:
+def test_is_the_batch_run_on_the_zoo(name: str, weights: str) -> None:
     """Of the bundled networks, whatever the batch that a sample is in, the threads and the length of the blocks."""
     images = models.calibration_set()[0][:11].astype(np.float32)
-    config = snncc.Config(timesteps=9, max_burst=4)
+    config = snncc.Config(timesteps=9, max_burst=4, weights=weights)
     network = snncc.compile(f"zoo:{name}", calibration=images, config=config)
     run = FusedExecutor(network.network, 9, threads=2).run({"image": images}, trace=True)
     few, alone = Stepper(FusedExecutor(network.network, 9, threads=1), network.inputs, 3), network.stepper()
@@ -137,10 +140,11 @@ def test_a_network_that_takes_its_input_as_constant_says_so(name: str) -> None:
     check_bits(stepper.step(other), {n: v[0] for n, v in network.simulator().run(other, trace=True).trace.items()})
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("neuron", ["burst", "signed"])
 @pytest.mark.parametrize("name", [*NETWORKS, *ON_MEANS])
-def test_goes_on_from_a_saved_state(name: str, neuron: str, tmp_path: Path) -> None:
-    network = network_of(name, neuron)
+def test_goes_on_from_a_saved_state(name: str, neuron: str, weights: str, tmp_path: Path) -> None:
+    network = network_of(name, neuron, weights)
     feeds = feeds_of(network, 11)
     batch = len(next(iter(feeds.values())))
     stepper = network.stepper(batch)
@@ -149,7 +153,7 @@ def test_goes_on_from_a_saved_state(name: str, neuron: str, tmp_path: Path) -> N
             stepper.step(feeds)
         state = stepper.state()
         np.savez(tmp_path / "state.npz", **state)  # type: ignore[arg-type]
-        other = network_of(name, neuron).stepper(batch)
+        other = network_of(name, neuron, weights).stepper(batch)
         with np.load(tmp_path / "state.npz") as loaded:
             other.restore(dict(loaded))
         check_bits(other.state(), state)

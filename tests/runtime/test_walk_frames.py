@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_networks import NETWORKS, compiled, inputs_of
 
+from snncc.config import WEIGHTS
 from snncc.errors import DataError
 from snncc.evaluate import evaluate
 from snncc.network import SpikingNetwork
@@ -26,17 +27,18 @@ def sequences(name: str, samples: int, seed: int = 3) -> dict[str, np.ndarray]:
     return {key: np.stack([part[key] for part in parts]) for key in parts[0]}
 
 
-def network_of(name: str, reset_after: int) -> SpikingNetwork:
+def network_of(name: str, reset_after: int, weights: str = "float32") -> SpikingNetwork:
     data = {key: np.moveaxis(value, 0, 1) for key, value in sequences(name, 8, seed=1).items()}
     options: dict[str, Any] = {"timesteps": T, "max_burst": 3, "input_coding": "frames", "reset_after": reset_after}
-    return compiled(NETWORKS[name].model(), data=data, **options)
+    return compiled(NETWORKS[name].model(), data=data, weights=weights, **options)
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("reset_after", [1, 2, T])
 @pytest.mark.parametrize("name", NAMES)
-def test_steps_are_the_run_of_the_sequence(name: str, reset_after: int) -> None:
+def test_steps_are_the_run_of_the_sequence(name: str, reset_after: int, weights: str) -> None:
     """Bit for bit the fused executor's, and the reference's up to rounding."""
-    network, feeds = network_of(name, reset_after), sequences(name, 3)
+    network, feeds = network_of(name, reset_after, weights), sequences(name, 3)
     run = network.simulator("fused").run(feeds, trace=True)
     reference = ReferenceSimulator(network.network, T).run(feeds, trace=True)
     stepper = network.stepper(3)
@@ -46,10 +48,11 @@ def test_steps_are_the_run_of_the_sequence(name: str, reset_after: int) -> None:
             np.testing.assert_allclose(value, reference.trace[output][t], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("reset_after", [1, 2, T])
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_a_state_is_taken_up_in_any_phase(reset_after: int, at: int) -> None:
-    network, feeds = network_of("plain", reset_after), sequences("plain", 2)
+def test_a_state_is_taken_up_in_any_phase(reset_after: int, at: int, weights: str) -> None:
+    network, feeds = network_of("maxpool_pads", reset_after, weights), sequences("maxpool_pads", 2)
     one, two = network.stepper(2), network.stepper(2)
     for t in range(at):
         one.step({key: v[t] for key, v in feeds.items()})
@@ -80,10 +83,11 @@ def test_a_step_takes_one_frame() -> None:
         network_of("plain", 2).stepper(2).step(sequences("plain", 2))
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("reset_after", [2, T])
-def test_samples_leave_early_with_their_own_frames(reset_after: int) -> None:
+def test_samples_leave_early_with_their_own_frames(reset_after: int, weights: str) -> None:
     """Against the trace of a full run: who leaves when, and with what."""
-    network = network_of("plain", reset_after)
+    network = network_of("plain", reset_after, weights)
     feeds = sequences("plain", 12)
     data = {key: np.moveaxis(value, 0, 1) for key, value in feeds.items()}
     trace = network.simulator("fused").run(feeds, trace=True).trace["y"]

@@ -164,3 +164,18 @@ def test_strict_takes_other_activations(folder, invoke):
 def test_kind_of_neuron(folder, invoke, neuron, kinds):
     result = invoke("compile", "small.onnx", "--calib", "data.npz", "--neuron", neuron, "--json")
     assert {r["neuron"] for r in json.loads(result.stdout)["record"]["layers"]} == kinds
+
+
+def test_8_bit_weights(folder, invoke):
+    result = invoke("compile", "small.onnx", "--calib", "data.npz", "--weights", "int8", "-o", "small.snn.onnx")
+    assert result.exit_code == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("weights ")]
+    assert line.split()[1:3] == ["int8", "in"]
+    assert "float32 in" in line
+    assert "int8 in 2 layers" in line
+    assert "int8 in 2 layers" in invoke("inspect", "small.snn.onnx").stdout
+    plain = invoke("compile", "small.onnx", "--calib", "data.npz")
+    assert not [line for line in plain.stdout.splitlines() if line.startswith("weights ")]
+    refused = invoke("compile", "small.onnx", "--weights", "int8")
+    assert refused.exit_code != 0
+    assert "--calib" in refused.stderr

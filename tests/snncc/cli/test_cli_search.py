@@ -48,6 +48,14 @@ def test_search_prints_points_and_what_to_do_next(folder: Path, invoke: Invoke) 
     assert len(found.measured) >= 2
 
 
+def test_points_are_simulated_and_compiled_with_8_bit_weights(folder: Path, invoke: Invoke) -> None:
+    result = invoke(*SEARCH, "--budget", "0.8", "--simulate", "1", "--weights", "int8", "-q", "-o", "front.json")
+    assert result.exit_code == 0, result.stderr
+    assert read("front.json").config.weights == "int8"
+    invoke("compile", "small.onnx", "--calib", "data.npz", "--front", "front.json", "-q", "-o", "a.snn.onnx")
+    assert snncc.load(folder / "a.snn.onnx").record.network["int8_layers"] > 0
+
+
 def test_json_is_what_is_in_the_file(folder: Path, invoke: Invoke) -> None:
     result = invoke(*SEARCH, "--simulate", "0", "--json", "-o", "front.json")
     printed = json.loads(result.stdout)

@@ -1,0 +1,125 @@
+"""What the fused executor runs on 8-bit codes: layers with 8-bit weights, and the neurons and pools around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_graphsurgeon as gs
+
+from snncc.analysis import Analysis, Domain, Form, NeuronSite
+from snncc.graph import DOMAIN, FLOAT_OF, consumers, producers
+from snncc.ops import Role, spec_of
+from snncc.runtime.coded import CodedNeurons
+from snncc.runtime.int8_conv import Int8Layer, runs_natively
+from snncc.runtime.parameters import NeuronParameters
+
+
+@dataclass
+class CodedPlan:
+    """The nodes that run on codes.
+
+    Attributes:
+        layers: layers with 8-bit weights, by the name of the node.
+        neurons: neurons that write counts.
+        terms: names of the one or two tensors whose sum is such a neuron's current.
+        sums: nodes that add these: the neuron does it.
+        pools: MaxPools over time on counts, with kernel, strides and padding.
+    """
+
+    layers: dict[str, Int8Layer] = field(default_factory=dict)
+    neurons: dict[str, CodedNeurons] = field(default_factory=dict)
+    terms: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sums: set[str] = field(default_factory=set)
+    pools: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+
+    def runs(self, node: str) -> bool:
+        """Whether a node runs on codes."""
+        return node in self.layers or node in self.neurons or node in self.pools
+
+
+def coded_plan(graph: gs.Graph, analysis: Analysis) -> CodedPlan:
+    """Choose the nodes of a network without time (as `unlower` returns it).
+
+    There are none if time can't be folded into the batch axis, or samples of a batch are mixed.
+    """
+    plan = CodedPlan()
+    if not analysis.foldable or not analysis.separable:
+        return plan
+    for node in graph.nodes:
+        stepwise = analysis.domains[node.name] is Domain.TEMPORAL and analysis.modes[node.name] is Form.STEP
+        if node.domain == DOMAIN and node.op in FLOAT_OF and stepwise and runs_natively(node):
+            plan.layers[node.name] = Int8Layer(node)
+    if plan.layers:
+        chooser = _Chooser(graph, analysis, plan)
+        for site in analysis.neurons:
+            chooser.neuron(site)
+        for node in graph.nodes:
+            chooser.pool(node)
+    return plan
+
+
+class _Chooser:
+    def __init__(self, graph: gs.Graph, analysis: Analysis, plan: CodedPlan) -> None:
+        self.analysis, self.plan = analysis, plan
+        self.nodes = {node.name: node for node in graph.nodes}
+        self.made_by, self.read_by = producers(graph), consumers(graph)
+        self.outputs = {t.name for t in graph.outputs}
+        self.neurons = {site.output: site for site in analysis.neurons}
+
+    def neuron(self, site: NeuronSite) -> None:
+        """Let a neuron write counts if a layer with 8-bit weights reads them, or gives it its current."""
+        parameters = NeuronParameters.of(self.nodes[site.node])
+        if site.dims is None or not CodedNeurons.fits(parameters, site.dims, site.channel_axis):
+            return
+        terms, adder = self._terms(site)
+        given = any(self._is_layer(name) for name in terms)
+        if not given and not self._feeds_layer(site.output):
+            return
+        self.plan.neurons[site.node] = CodedNeurons(parameters, site.dims[0])
+        self.plan.terms[site.node] = terms
+        self.plan.sums |= {adder} if adder is not None else set()
+
+    def _is_layer(self, tensor: str) -> bool:
+        node = self.made_by.get(tensor)
+        return node is not None and node.name in self.plan.layers
+
+    def _terms(self, site: NeuronSite) -> tuple[tuple[str, ...], str | None]:
+        node = self.made_by.get(site.input)
+        alone = (site.input,), None
+        if node is None or node.op != "Add" or node.domain not in (None, "") or len(node.inputs) != 2:
+            return alone
+        if len(self.read_by[site.input]) != 1 or site.input in self.outputs:
+            return alone
+        names = tuple(t.name for t in node.inputs)
+        shapes = {tuple(t.shape or ()) for t in node.inputs}
+        temporal = all(self.analysis.tensors.get(n) is Domain.TEMPORAL for n in names)
+        stepwise = all(self.analysis.forms.get(n) is Form.STEP for n in names)
+        if len(shapes) != 1 or not temporal or not stepwise or not any(self._is_layer(n) for n in names):
+            return alone
+        return names, str(node.name)
+
+    def _feeds_layer(self, tensor: str) -> bool:
+        return any(
+            node.name in self.plan.layers or (_window(node) is not None and self._feeds_layer(node.outputs[0].name))
+            for node in self.read_by.get(tensor, [])
+        )
+
+    def pool(self, node: gs.Node) -> None:
+        """Let a MaxPool over time run on counts if a layer with 8-bit weights reads them."""
+        over_time = spec_of(node).role is Role.POOL and self.analysis.modes.get(node.name) is Form.STEP
+        window = _window(node) if over_time else None
+        source = self.made_by.get(node.inputs[0].name) if node.inputs else None
+        counted = source is not None and (source.name in self.plan.neurons or source.name in self.plan.pools)
+        if window is not None and counted and self._feeds_layer(node.outputs[0].name):
+            self.plan.pools[node.name] = window
+
+
+def _window(node: gs.Node) -> tuple[Any, Any, Any] | None:
+    """Return kernel, strides and padding of a plain MaxPool in two dimensions."""
+    kernel = tuple(node.attrs.get("kernel_shape", ()))
+    plain = node.attrs.get("auto_pad", "NOTSET") in ("NOTSET", "") and not node.attrs.get("ceil_mode", 0)
+    plain &= all(d == 1 for d in node.attrs.get("dilations", ()))
+    if node.op != "MaxPool" or node.domain not in (None, "") or len(kernel) != 2 or not plain:
+        return None
+    return kernel, tuple(node.attrs.get("strides", (1, 1))), tuple(node.attrs.get("pads", (0, 0, 0, 0)))
