@@ -86,6 +86,7 @@ def test_every_function_is_tested_here() -> None:
     tested |= {"MaxPoolIncrement", "MaxPoolIncrementStep", "RepeatInput", "RateDecode", "RunningMean", "LastStep"}
     tested |= {"Increment", "IncrementStep", "RunningMeanStep", "Finite", "UnfoldTime", "FoldTime", "InOrder"}
     tested |= {f"SignedBurst{kind}{step}" for kind in ("", "Relu", "Clip") for step in ("", "Step")}
+    tested |= {"Int8Conv", "Int8MatMul"}  # in tests/passes/test_int8_weights and tests/runtime/test_int8_conv
     assert set(_SOURCES) == tested
 
 
