@@ -12,10 +12,11 @@ from environment import environment, signature
 
 import snncc
 from snncc import models
-from snncc.evaluate import Evaluation, evaluate
+from snncc.evaluate import evaluate
 from snncc.report.early_exit import exit_values
 from snncc.runtime.early_exit import MEASURES
 from snncc.runtime.meter import CMOS_45NM
+from snncc.tally import Evaluation
 
 
 def measure(name: str, options: argparse.Namespace) -> tuple[Evaluation, Evaluation, dict[str, Any]]:

@@ -14,10 +14,10 @@ import onnx
 from environment import signature
 from onnx import TensorProto, helper
 
+from snncc.compiling import analyse_network
 from snncc.config import Config
 from snncc.context import Context
 from snncc.loader import load_model
-from snncc.network import analyse_network
 from snncc.pipeline import Hook
 
 GIB = 2**30

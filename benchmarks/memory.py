@@ -19,6 +19,7 @@ from resnet18 import export
 import snncc
 from snncc.network import BACKENDS
 from snncc.runtime.threads import available_cores
+from snncc.sources import input_specs, read_ann
 
 _MIB = 1024  # kilobytes, in which Linux counts
 
@@ -53,7 +54,7 @@ def _peak() -> float:
 
 def compile_for(model: Path, timesteps: int, folder: Path) -> Path:
     """Compile a network on a few random inputs; return where the artifact is."""
-    specs = snncc.network.input_specs(snncc.network.read_ann(str(model)).model)
+    specs = input_specs(read_ann(str(model)).model)
     rng = np.random.default_rng(1)
     calibration = {s.name: _drawn(rng, (s.batch or 8, *(s.shape or ())[1:])) for s in specs}
     path = folder / f"{model.stem}.{timesteps}.snn.onnx"

@@ -14,8 +14,9 @@ from environment import environment, signature
 import snncc
 from snncc import models
 from snncc.config import WEIGHTS
-from snncc.evaluate import Evaluation, evaluate
+from snncc.evaluate import evaluate
 from snncc.runtime.meter import CMOS_45NM
+from snncc.tally import Evaluation
 
 TIMESTEPS = (4, 8)
 MAX_BURST = 4

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from snncc.errors import UsageError
 from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.reference import Simulation
+from snncc.runtime.scores import class_outputs
 from snncc.runtime.session import Array
 from snncc.runtime.walk import Walk
 
@@ -78,9 +79,9 @@ def class_output(outputs: Mapping[str, Array], samples: int) -> str:
     Raises:
         UsageError: there is none.
     """
-    for name, value in outputs.items():
-        if value.ndim == 2 and len(value) == samples and value.shape[1] > 1 and value.dtype.kind == "f":
-            return name
+    found = class_outputs(outputs, samples)
+    if found:
+        return found[0]
     raise UsageError("early exit needs an output that holds class scores [N, K]; this network has none: run it without")
 
 

@@ -8,9 +8,10 @@ logits = network.run(images)["logits"]
 from snncc.allocation.result import Budget, SearchResult
 from snncc.allocation.run import search
 from snncc.artifact import VERSION
+from snncc.compiling import compile
 from snncc.config import Config
 from snncc.errors import SnnccError
-from snncc.network import SpikingNetwork, compile, load
+from snncc.network import SpikingNetwork, load
 
 __version__ = VERSION
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from snncc.config import Config
 from snncc.data import Dataset
 from snncc.loader import LoadedModel
+from snncc.runtime.scores import class_outputs
 from snncc.runtime.session import Array, Session
 from snncc.sequences import run_ann
 
@@ -78,10 +79,11 @@ class _Readings:
         samples = min(len(data), len(mean) * size)
         one, other = ({n: np.concatenate([p[n] for p in parts]) for n in _per_sample(parts)} for parts in (mean, each))
         self.right: tuple[float, float] | None = None
-        scores = next((n for n, v in one.items() if v.ndim == 2 and len(v) == samples and v.shape[1] > 1), None)
-        if scores is None:
+        classified = class_outputs(one, samples)
+        if not classified:
             self.agreement = 1.0 - _difference(one, other)
             return
+        scores = classified[0]
         classes = one[scores].argmax(axis=1), other[scores].argmax(axis=1)
         self.agreement = float((classes[0] == classes[1]).mean())
         labels = None if data.labels is None else data.labels[:samples]

@@ -13,11 +13,13 @@ from typing import Any
 
 from snncc.allocation.result import Budget
 from snncc.allocation.run import search
+from snncc.compiling import compile
 from snncc.config import Config
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
-from snncc.network import Source, SpikingNetwork, compile, read_ann
+from snncc.network import SpikingNetwork
 from snncc.passes.base import Progress
+from snncc.sources import Source, read_ann
 
 
 @dataclass(frozen=True)

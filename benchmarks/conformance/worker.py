@@ -59,10 +59,10 @@ class Worker:
         return FAILED if late or isinstance(error, ArtifactError | PassError) else REFUSED
 
     def _measure(self) -> None:
+        from snncc.compiling import analyse_network, network_summary
         from snncc.config import Config
         from snncc.context import Context
         from snncc.loader import load_model
-        from snncc.network import analyse_network, network_summary
         from snncc.pipeline import Hook
 
         self.note(stage="run the ANN")

@@ -22,8 +22,8 @@ from environment import signature
 
 import snncc
 from snncc.data import InputSpec, load
-from snncc.network import input_specs, read_ann
 from snncc.runtime.meter import CMOS_45NM
+from snncc.sources import input_specs, read_ann
 from snncc.tasks.decoders import make_decoder
 from snncc.tasks.detection import evaluate_detection
 from snncc.tasks.draw import Drawing

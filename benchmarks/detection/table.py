@@ -20,10 +20,10 @@ from environment import signature
 
 from snncc import models
 from snncc.data import Dataset, load
-from snncc.network import input_specs, read_ann
 from snncc.presets import PRESETS, compile_preset
 from snncc.report.snn import max_burst
 from snncc.runtime.meter import CMOS_45NM
+from snncc.sources import input_specs, read_ann
 from snncc.tasks.annotations import read_annotations
 from snncc.tasks.decoders import make_decoder
 from snncc.tasks.detection import DetectionEvaluation, evaluate_detection

@@ -24,9 +24,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from snncc import models
-from snncc.evaluate import Evaluation, evaluate
+from snncc.evaluate import evaluate
 from snncc.presets import PRESETS, compile_preset
 from snncc.runtime.meter import CMOS_45NM
+from snncc.tally import Evaluation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment, signature

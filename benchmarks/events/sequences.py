@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import snncc
-from snncc.evaluate import Evaluation, evaluate
+from snncc.evaluate import evaluate
 from snncc.events import Slicing, count_frames, read
 from snncc.runtime.meter import CMOS_45NM
+from snncc.tally import Evaluation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import signature

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from snncc.errors import DataError
 from snncc.models.recipes import fashion_mnist
-from snncc.models.recipes.export import ZOO_FOLDER, export, logits, record
+from snncc.models.recipes.command import begin, finish, parser, resume, save
+from snncc.models.recipes.export import export, logits
 from snncc.models.recipes.networks import BUILDERS
 
 SIDE = 28
@@ -144,48 +145,7 @@ def train(
             f"epoch {epoch + 1}/{epochs}: loss {loss_sum / steps:.4f}, accuracy {accuracy:.4f}, {seconds:.0f} s",
             flush=True,
         )
-        if checkpoint is not None:
-            save(checkpoint, epoch + 1, network, optimiser, schedule, generator)
-
-
-def save(
-    checkpoint: Path,
-    epoch: int,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    generator: torch.Generator,
-) -> None:
-    """Keeps the state after a number of finished epochs in a file, in place of the one before."""
-    state = {
-        "epoch": epoch,
-        "network": network.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": schedule.state_dict(),
-        "generator": generator.get_state(),
-        "global": torch.get_rng_state(),
-    }
-    torch.save(state, f"{checkpoint}.new")
-    Path(f"{checkpoint}.new").replace(checkpoint)
-
-
-def resume(
-    checkpoint: Path | None,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    generator: torch.Generator,
-) -> int:
-    """Loads a checkpoint if there is one and returns the number of finished epochs."""
-    if checkpoint is None or not checkpoint.exists():
-        return 0
-    state = torch.load(checkpoint, weights_only=True)
-    network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
-    generator.set_state(state["generator"])
-    torch.set_rng_state(state["global"])
-    return int(state["epoch"])
+        save(checkpoint, epoch + 1, network, optimiser, schedule, generator)
 
 
 def main() -> int:
@@ -193,9 +153,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     recipe = RECIPES[arguments.name]
     epochs = recipe.epochs if arguments.epochs is None else arguments.epochs
-    file = arguments.out or ZOO_FOLDER / "networks" / f"{arguments.name}.onnx"
-    torch.manual_seed(arguments.seed)
-    torch.set_num_threads(arguments.threads)
+    file = begin(arguments, arguments.name)
     try:
         images, labels = fashion_mnist.load(arguments.data, "train")
         test_images, test_labels = fashion_mnist.load(arguments.data, "test")
@@ -217,41 +175,22 @@ def main() -> int:
     export(network, file)
     accuracy = float((logits(file, test_images).argmax(1) == test_labels).mean())
     print(f"{file.name}: {file.stat().st_size / 1e6:.2f} MB, accuracy {accuracy:.4f} on the test images")
-    if file.resolve().parent == ZOO_FOLDER / "networks":
-        facts: dict[str, str | float | int] = {
-            "summary": recipe.summary,
-            "dataset": "Fashion-MNIST",
-            "accuracy": round(accuracy, 4),
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "licence": "MIT",
-            "recipe": _command(arguments, epochs),
-            "epochs": epochs,
-            "seed": arguments.seed,
-            "torch": torch.__version__,
-        }
-        record(file, facts)
+    facts: dict[str, str | float | int] = {
+        "summary": recipe.summary,
+        "dataset": "Fashion-MNIST",
+        "accuracy": round(accuracy, 4),
+        "epochs": epochs,
+    }
+    finish(file, network, arguments, f"train {arguments.name} --epochs {epochs}", facts)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train and export a network of the zoo.")
-    parser.add_argument("name", choices=sorted(RECIPES))
-    parser.add_argument("--epochs", type=int, help="passes over the training images (default: as in the recipe)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch; rounding depends on it (%(default)s)")
-    parser.add_argument("--data", type=Path, default=fashion_mnist.DEBIAN_FOLDER, help="folder of the .gz files")
-    parser.add_argument("--out", type=Path, help="ONNX file to write (default: the zoo's, which also updates zoo.json)")
-    parser.add_argument("--checkpoint", type=Path, help="file to keep the state in after each epoch and to resume from")
-    parser.add_argument("--weights", type=Path, help="also save the weights there, as a PyTorch state dict")
-    return parser
-
-
-def _command(arguments: argparse.Namespace, epochs: int) -> str:
-    """The command line that repeats this run."""
-    return (
-        f"python -m snncc.models.recipes.train {arguments.name} --epochs {epochs} "
-        f"--seed {arguments.seed} --threads {arguments.threads}"
-    )
+    made = parser("a network")
+    made.add_argument("name", choices=sorted(RECIPES))
+    made.add_argument("--epochs", type=int, help="passes over the training images (default: as in the recipe)")
+    made.add_argument("--weights", type=Path, help="also save the weights there, as a PyTorch state dict")
+    return made
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from snncc import models
 from snncc.errors import DataError
 from snncc.models import scenes
 from snncc.models.recipes import detector, fashion_mnist
-from snncc.models.recipes.export import ZOO_FOLDER, export, logits, record
+from snncc.models.recipes.command import begin, finish, parser, resume, save
+from snncc.models.recipes.export import export, logits
 from snncc.models.recipes.train import parameter_groups
 from snncc.tasks.annotations import read_annotations
 from snncc.tasks.average_precision import AveragePrecision
@@ -98,7 +99,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / WARM_UP, 1.0, (steps - step) / (DECAY * steps))
     )
-    first = _resume(checkpoint, network, optimiser, schedule)
+    first = resume(checkpoint, network, optimiser, schedule, torch.default_generator)
     network.train()
     total, start = 0.0, time.perf_counter()
     for step in range(first, steps):
@@ -114,44 +115,13 @@ def train(
             done = (step - first) % CHECK_EVERY + 1
             print(f"step {step + 1}/{steps}: loss {total / done:.4f}, {time.perf_counter() - start:.0f} s", flush=True)
             total, start = 0.0, time.perf_counter()
-            _save(checkpoint, step + 1, network, optimiser, schedule)
-
-
-def _save(
-    checkpoint: Path | None,
-    step: int,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> None:
-    if checkpoint is None:
-        return
-    state = {"step": step, "network": network.state_dict()}
-    torch.save(state | {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}, f"{checkpoint}.new")
-    Path(f"{checkpoint}.new").replace(checkpoint)
-
-
-def _resume(
-    checkpoint: Path | None,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> int:
-    """Load a checkpoint if there is one and return the number of finished steps."""
-    if checkpoint is None or not checkpoint.exists():
-        return 0
-    state = torch.load(checkpoint, weights_only=True)
-    network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
-    return int(state["step"])
+            save(checkpoint, step + 1, network, optimiser, schedule, torch.default_generator)
 
 
 def main() -> int:
     """Command line; returns the exit code."""
     arguments = _parser().parse_args()
-    torch.manual_seed(arguments.seed)
-    torch.set_num_threads(arguments.threads)
+    file = begin(arguments, NAME)
     try:
         images, labels = fashion_mnist.load(arguments.data, "train")
     except DataError as error:
@@ -159,28 +129,20 @@ def main() -> int:
         return error.exit_code
     network = detector.FashionDetector().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train(network, images[:, 0], labels, arguments.scenes // BATCH, arguments.seed, arguments.checkpoint)
-    file = arguments.out or ZOO_FOLDER / "networks" / f"{NAME}.onnx"
     settings = {"name": "yolov2", "anchors": detector.ANCHORS, "stride": detector.STRIDE}
     export(
         network, file, shape=(1, scenes.SIDE, scenes.SIDE), output="grid", metadata={"decoder": json.dumps(settings)}
     )
     precision = measure(file)
     print(f"{file.name}: {file.stat().st_size / 1e6:.2f} MB, mAP {precision:.4f} on the test scenes")
-    if file.resolve().parent == ZOO_FOLDER / "networks":
-        facts: dict[str, str | float | int] = {
-            "summary": SUMMARY,
-            "dataset": "Fashion-MNIST scenes",
-            "accuracy": round(precision, 4),
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "licence": "MIT",
-            "recipe": f"python -m snncc.models.recipes.train_detector --scenes {arguments.scenes} "
-            f"--seed {arguments.seed} --threads {arguments.threads}",
-            "epochs": 1,
-            "seed": arguments.seed,
-            "torch": torch.__version__,
-            "task": "detection",
-        }
-        record(file, facts)
+    facts: dict[str, str | float | int] = {
+        "summary": SUMMARY,
+        "dataset": "Fashion-MNIST scenes",
+        "accuracy": round(precision, 4),
+        "epochs": 1,
+        "task": "detection",
+    }
+    finish(file, network, arguments, f"train_detector --scenes {arguments.scenes}", facts)
     return 0
 
 
@@ -194,14 +156,9 @@ def measure(file: Path) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train and export the detector of the zoo.")
-    parser.add_argument("--scenes", type=int, default=SCENES, help="scenes to train on (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch; rounding depends on it (%(default)s)")
-    parser.add_argument("--data", type=Path, default=fashion_mnist.DEBIAN_FOLDER, help="folder of the .gz files")
-    parser.add_argument("--out", type=Path, help="ONNX file to write (default: the zoo's, which also updates zoo.json)")
-    parser.add_argument("--checkpoint", type=Path, help="file to keep the state in and to resume from")
-    return parser
+    made = parser("the detector")
+    made.add_argument("--scenes", type=int, default=SCENES, help="scenes to train on (%(default)s)")
+    return made
 
 
 if __name__ == "__main__":

@@ -28,12 +28,13 @@ from snncc import models
 from snncc.errors import DataError
 from snncc.events import voxel_grid
 from snncc.models.recipes import fashion_mnist
+from snncc.models.recipes.command import begin, finish, parser, resume, save
 from snncc.models.recipes.event_frames import draw_moves, window_frames
-from snncc.models.recipes.export import ZOO_FOLDER, export, logits, record
+from snncc.models.recipes.export import export, logits
 from snncc.models.recipes.networks import EventsResNet
 from snncc.models.recipes.saccades import CAMERA
 from snncc.models.recipes.saccades import record as record_images
-from snncc.models.recipes.train import parameter_groups, resume, save
+from snncc.models.recipes.train import parameter_groups
 from snncc.models.recordings import Recordings
 
 NAME = "fashion_events_resnet"
@@ -119,8 +120,7 @@ def train(
             f"{window:.4f} on windows, {seconds:.0f} s",
             flush=True,
         )
-        if checkpoint is not None:
-            save(checkpoint, epoch + 1, network, optimiser, schedule, generator)
+        save(checkpoint, epoch + 1, network, optimiser, schedule, generator)
 
 
 def _batch(recordings: Recordings, chosen: NDArray[np.int64], random: np.random.Generator) -> Tensor:
@@ -147,9 +147,7 @@ def accuracies(file: Path, recordings: Recordings) -> tuple[float, float]:
 def main() -> int:
     """Command line; returns the exit code."""
     arguments = _parser().parse_args()
-    file = arguments.out or ZOO_FOLDER / "networks" / f"{NAME}.onnx"
-    torch.manual_seed(arguments.seed)
-    torch.set_num_threads(arguments.threads)
+    file = begin(arguments, NAME)
     try:
         images, labels = fashion_mnist.load(arguments.data, "train")
     except DataError as error:
@@ -161,39 +159,21 @@ def main() -> int:
     export(network, file, name="events", shape=(2, CAMERA.height, CAMERA.width))
     whole, each = accuracies(file, models.event_set("events_test"))
     print(f"{file.name}: {file.stat().st_size / 1e6:.2f} MB, accuracy {whole:.4f} on mean frames, {each:.4f} on single")
-    if file.resolve().parent == ZOO_FOLDER / "networks":
-        record(file, _facts(network, whole, arguments))
+    facts: dict[str, str | float | int] = {
+        "summary": SUMMARY,
+        "dataset": "Fashion-MNIST events",
+        "accuracy": round(whole, 4),
+        "epochs": arguments.epochs,
+        "task": "events",
+    }
+    finish(file, network, arguments, f"train_events --epochs {arguments.epochs}", facts)
     return 0
 
 
-def _facts(network: nn.Module, accuracy: float, arguments: argparse.Namespace) -> dict[str, str | float | int]:
-    """Returns what `zoo.json` says about the network."""
-    return {
-        "summary": SUMMARY,
-        "dataset": "Fashion-MNIST events",
-        "accuracy": round(accuracy, 4),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "licence": "MIT",
-        "recipe": (
-            f"python -m snncc.models.recipes.train_events --epochs {arguments.epochs} --seed {arguments.seed} "
-            f"--threads {arguments.threads}"
-        ),
-        "epochs": arguments.epochs,
-        "seed": arguments.seed,
-        "torch": torch.__version__,
-        "task": "events",
-    }
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train and export the event network of the zoo.")
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs, help="passes over the recordings (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch; rounding depends on it (%(default)s)")
-    parser.add_argument("--data", type=Path, default=fashion_mnist.DEBIAN_FOLDER, help="folder of the .gz files")
-    parser.add_argument("--out", type=Path, help="ONNX file to write (default: the zoo's, which also updates zoo.json)")
-    parser.add_argument("--checkpoint", type=Path, help="file to keep the state in after each epoch and to resume from")
-    return parser
+    made = parser("the event network")
+    made.add_argument("--epochs", type=int, default=Recipe.epochs, help="passes over the recordings (%(default)s)")
+    return made
 
 
 if __name__ == "__main__":

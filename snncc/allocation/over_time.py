@@ -11,7 +11,7 @@ from snncc.allocation.run import load_calibration, search
 from snncc.config import Config
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
-from snncc.network import Source, read_ann
+from snncc.sources import Source, read_ann
 
 
 def search_timesteps(

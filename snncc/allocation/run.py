@@ -24,16 +24,17 @@ from snncc.allocation.result import ON_AGREEMENT, Assignment, Budget, LayerTable
 from snncc.allocation.sensitivity import LayerJob, Score, isolated
 from snncc.allocation.simulate import Simulations
 from snncc.artifact import VERSION
+from snncc.compiling import analyse_network, compile
 from snncc.config import Config
 from snncc.context import Context
 from snncc.data import Dataset
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
-from snncc.network import Source, analyse_network, compile, prepared, read_ann, sized_graph
 from snncc.passes.analyse import analyse
 from snncc.passes.base import Progress
 from snncc.period import settled
 from snncc.pipeline import Hook
+from snncc.sources import Source, prepared, read_ann, sized_graph
 
 METHODS = ("joint", "bsr", "ssc", "bsr+ssc")
 """Which candidates there are: every ψ at the configuration's τ (bsr), every τ at its ψ (ssc), or both at once (joint).

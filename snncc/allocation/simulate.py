@@ -12,13 +12,14 @@ import numpy as np
 from snncc.allocation.cache import Cache
 from snncc.allocation.metric import Distance
 from snncc.allocation.result import Assignment, Measurement
+from snncc.compiling import compile
 from snncc.config import Config
 from snncc.data import Dataset
 from snncc.loader import LoadedModel
-from snncc.network import compile, in_batches
 from snncc.runtime.meter import Meter
 from snncc.runtime.session import Array, Session
 from snncc.sequences import run_ann
+from snncc.sources import in_batches
 
 
 class Simulations:

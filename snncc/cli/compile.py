@@ -23,16 +23,18 @@ from snncc.cli.options import (
 )
 from snncc.cli.search import budget_options, from_front
 from snncc.cli.terminal import Terminal
+from snncc.compiling import compile
 from snncc.config import NEURONS, THRESHOLD_METHODS, WEIGHTS, Config
 from snncc.data import Dataset, ImageOptions
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
-from snncc.network import SpikingNetwork, compile, default_output, input_specs, read_ann, resolve
+from snncc.network import SpikingNetwork
 from snncc.pipeline import Hook
 from snncc.presets import PRESETS
 from snncc.report import snn as report
 from snncc.report.text import size as file_size
 from snncc.sequences import with_frames
+from snncc.sources import default_output, input_specs, read_ann, resolve
 
 EPILOG = """\b
 Examples:

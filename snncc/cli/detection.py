@@ -15,11 +15,12 @@ from snncc.cli.files import open_data
 from snncc.cli.terminal import Terminal
 from snncc.data import ImageOptions
 from snncc.errors import UsageError
-from snncc.network import SpikingNetwork, read_ann
+from snncc.network import SpikingNetwork
 from snncc.report import detection as report
 from snncc.report.evaluation import evaluation_facts, layer_table, operation_table
 from snncc.report.text import shown_steps
 from snncc.runtime.meter import PROFILES
+from snncc.sources import read_ann
 from snncc.tasks.annotations import Annotations, read_annotations
 from snncc.tasks.average_precision import library
 from snncc.tasks.decoders import make_decoder

@@ -23,12 +23,14 @@ from snncc.cli.options import (
 from snncc.cli.terminal import Terminal
 from snncc.data import ImageOptions
 from snncc.errors import UsageError
-from snncc.evaluate import Evaluation, evaluate
-from snncc.network import SpikingNetwork, read_ann
+from snncc.evaluate import evaluate
+from snncc.network import SpikingNetwork
 from snncc.report import evaluation as report
 from snncc.report.early_exit import exit_facts, exit_values, histogram, saving_table
 from snncc.runtime.early_exit import EarlyExit
 from snncc.runtime.meter import PROFILES, EnergyProfile
+from snncc.sources import read_ann
+from snncc.tally import Evaluation
 
 EPILOG = """\b
 Examples:

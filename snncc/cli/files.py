@@ -18,7 +18,8 @@ from snncc.data import Dataset, ImageOptions, InputSpec
 from snncc.data import load as load_data
 from snncc.errors import SnnccError, UsageError
 from snncc.graph import first_line
-from snncc.network import SpikingNetwork, load, resolve, resolve_data
+from snncc.network import SpikingNetwork, load
+from snncc.sources import resolve, resolve_data
 
 
 class OutputError(SnnccError):

@@ -7,14 +7,15 @@ import click
 from snncc.artifact import read_record
 from snncc.cli.options import SETTINGS, common_options, json_option, pass_terminal
 from snncc.cli.terminal import Terminal
+from snncc.compiling import analyse_network
 from snncc.config import INPUT_CODINGS, Config
 from snncc.context import Context
 from snncc.loader import LoadedModel, load_model
-from snncc.network import analyse_network, resolve
 from snncc.pipeline import Hook
 from snncc.report import ann as ann_report
 from snncc.report import snn as snn_report
 from snncc.report.ann import spec_dict
+from snncc.sources import resolve
 
 EPILOG = """\b
 Examples:

@@ -25,11 +25,11 @@ from snncc.cli.terminal import Terminal
 from snncc.data import ImageOptions
 from snncc.errors import UsageError
 from snncc.exit_threshold import ExitThreshold
-from snncc.network import resolve, resolve_data
 from snncc.report.early_exit import exit_facts, exit_values, histogram, mean_timesteps
 from snncc.report.outputs import describe_outputs, output_table
 from snncc.report.text import plural
 from snncc.runtime.early_exit import EarlyExit
+from snncc.sources import resolve, resolve_data
 
 EPILOG = """\b
 Examples:

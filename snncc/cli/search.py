@@ -30,8 +30,8 @@ from snncc.cli.terminal import Terminal
 from snncc.config import WEIGHTS, Config
 from snncc.data import ImageOptions
 from snncc.errors import UsageError
-from snncc.network import input_specs, read_ann, resolve
 from snncc.sequences import with_frames
+from snncc.sources import input_specs, read_ann, resolve
 
 EPILOG = """\b
 Examples:

@@ -11,7 +11,7 @@ from snncc.cli.options import SETTINGS, common_options, pass_terminal
 from snncc.cli.terminal import Terminal
 from snncc.errors import ModelError, UsageError
 from snncc.graph import first_line
-from snncc.network import resolve
+from snncc.sources import resolve
 
 EPILOG = """\b
 Examples:

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from snncc.analysis import Analysis, Domain, Form, NeuronSite, Traffic
+from snncc.compiling import network_summary
 from snncc.errors import Obstacle
 from snncc.loader import LoadedModel, TensorSpec
-from snncc.network import network_summary
 from snncc.ops import Role, spec_of
 from snncc.passes.place_encoders import activation_nodes
 from snncc.report.text import NONE, clean, facts, percent, plural, si, signature, table

@@ -8,11 +8,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from snncc.evaluate import Evaluation
 from snncc.exit_threshold import ExitThreshold, to_dict
 from snncc.report.text import NONE, bar, count, facts, percent, plural, shown_steps, si, table
 from snncc.runtime.early_exit import EarlyExit
 from snncc.runtime.meter import EnergyProfile
+from snncc.tally import Evaluation
 
 
 def exit_facts(rule: EarlyExit, found: ExitThreshold | None) -> Table:

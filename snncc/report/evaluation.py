@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from snncc.artifact import Record
-from snncc.evaluate import Evaluation
 from snncc.report.snn import max_burst
 from snncc.report.text import NONE, bar, clean, count, facts, number, percent, plural, shown_steps, si, table
 from snncc.runtime.meter import PROFILES, EnergyProfile, Reading
+from snncc.tally import Evaluation
 
 
 def comparison_table(evaluation: Evaluation, chosen: EnergyProfile) -> Table:

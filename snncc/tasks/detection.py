@@ -10,12 +10,14 @@ from snncc.data import Dataset
 from snncc.data import load as load_data
 from snncc.data.spec import format_shape
 from snncc.errors import DataError, UsageError
-from snncc.evaluate import Evaluation, evaluate
+from snncc.evaluate import evaluate
 from snncc.loader import LoadedModel
-from snncc.network import Source, SpikingNetwork, resolve_data
+from snncc.network import SpikingNetwork
 from snncc.passes.base import Progress
 from snncc.runtime.reference import Simulation
 from snncc.runtime.session import Array
+from snncc.sources import Source, resolve_data
+from snncc.tally import Evaluation
 from snncc.tasks.annotations import Annotations, match
 from snncc.tasks.average_precision import AveragePrecision, Precision
 from snncc.tasks.boxes import Detections, matched

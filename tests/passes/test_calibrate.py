@@ -13,12 +13,13 @@ import pytest
 from small_networks import NETWORKS, compiled, inputs_of, parse, run
 
 import snncc
+from snncc.compiling import analyse_network
 from snncc.config import Config
 from snncc.context import Context, Moments
 from snncc.data import load
 from snncc.errors import DataError
 from snncc.graph import constant, export_model, import_graph, infer_shapes
-from snncc.network import SpikingNetwork, analyse_network, input_specs, read_ann
+from snncc.network import SpikingNetwork
 from snncc.neurons.burst_if import closed_form
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
 from snncc.ops import Role, spec_of
@@ -33,6 +34,7 @@ from snncc.passes.layer_fit import LayerFit
 from snncc.passes.scaled import Scaled
 from snncc.passes.signed_fit import SignedFit
 from snncc.pipeline import Hook
+from snncc.sources import input_specs, read_ann
 
 BATCHED = [name for name, small in NETWORKS.items() if small.lowering == "batch" and name != "batch_of_one"]
 

@@ -20,12 +20,14 @@ import pytest
 from small_networks import NETWORKS, compiled, inputs_of, parse, run, signature
 
 import snncc
+from snncc.compiling import analyse_network
 from snncc.config import Config
 from snncc.context import Context
 from snncc.errors import UnsupportedModelError
-from snncc.network import SpikingNetwork, analyse_network, read_ann
+from snncc.network import SpikingNetwork
 from snncc.passes.lower import LowerTime
 from snncc.pipeline import Hook
+from snncc.sources import read_ann
 
 ROUNDING = 1e-5
 T = 5

@@ -8,12 +8,13 @@ import pytest
 from small_networks import NETWORKS, parse
 
 from snncc.analysis import Domain, Form, Traffic
+from snncc.compiling import analyse_network
 from snncc.config import Config
 from snncc.context import Context
-from snncc.network import analyse_network, read_ann
 from snncc.ops import is_frames
 from snncc.passes.mark_frames import MarkFrames
 from snncc.pipeline import Hook
+from snncc.sources import read_ann
 
 
 def analysed(text: str, **options: object) -> tuple[gs.Graph, Context]:

@@ -8,7 +8,7 @@ from scipy.linalg import lstsq
 from small_networks import NETWORKS, compiled, inputs_of, parse, run
 
 import snncc
-from snncc import network as network_module
+from snncc import compiling as compiling_module
 from snncc.graph import import_graph
 from snncc.passes import weight_fit
 from snncc.passes.weight_fit import Equations, Layout, error, fit, fitted_weight, held_back, presentations_held_back
@@ -122,7 +122,7 @@ def test_it_lowers_the_error_of_the_output(name: str, monkeypatch: pytest.Monkey
 
     Inputs are white noise, in which neighbours say nothing of each other: a few per cent is what can be had.
     """
-    monkeypatch.setattr(network_module, "is_better", lambda *_: True)
+    monkeypatch.setattr(compiling_module, "is_better", lambda *_: True)
     model = NETWORKS[name].model()
     data, unseen = inputs_of(model, 256), inputs_of(model, 128, seed=9)
     expected = run(model, unseen)["y"]
@@ -136,7 +136,7 @@ def test_it_lowers_the_error_of_the_output(name: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("helps", [True, False])
 def test_it_is_left_out_where_it_does_not_help(helps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "is_better", lambda *_: helps)
+    monkeypatch.setattr(compiling_module, "is_better", lambda *_: helps)
     model = NETWORKS["residual"].model()
     feeds = inputs_of(model, 256)
     fitted, plain = (compiled(model, data=feeds, timesteps=2, weight_calibration=w) for w in (True, False))
@@ -148,7 +148,7 @@ def test_it_is_left_out_where_it_does_not_help(helps: bool, monkeypatch: pytest.
 
 
 def test_progress_goes_through_once_over_both_walks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "is_better", lambda *_: True)
+    monkeypatch.setattr(compiling_module, "is_better", lambda *_: True)
     model, steps = NETWORKS["residual"].model(), []
     config = snncc.Config(timesteps=2, weight_calibration=True)
     snncc.compile(model, calibration=inputs_of(model, 64), config=config, progress=lambda *step: steps.append(step))

@@ -12,7 +12,8 @@ from small_networks import NETWORKS, compiled, inputs_of, parse, run
 import snncc
 from snncc.data import load as load_data
 from snncc.errors import DataError, UnsupportedModelError, UsageError
-from snncc.network import SpikingNetwork, default_output, input_specs, resolve, resolve_data
+from snncc.network import SpikingNetwork
+from snncc.sources import default_output, input_specs, resolve, resolve_data
 
 
 @pytest.fixture(scope="module")

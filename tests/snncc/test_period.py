@@ -12,9 +12,9 @@ from small_networks import parse
 import snncc
 from snncc.config import Config
 from snncc.data import Dataset, load
-from snncc.network import input_specs, read_ann
 from snncc.period import frame_counts, settled
 from snncc.sequences import with_frames
+from snncc.sources import input_specs, read_ann
 
 # Two classes: which of two values is farther from zero. On a frame and its negative, the mean says nothing.
 DISTANCE = """

@@ -11,8 +11,8 @@ from small_network import SHAPE, ann_outputs, small_model
 import snncc
 from snncc.data import load
 from snncc.graph import import_graph
-from snncc.network import input_specs
 from snncc.sequences import with_frames
+from snncc.sources import input_specs
 from snncc.weight_guard import is_better
 
 MODEL = small_model()

@@ -18,16 +18,17 @@ from snncc.allocation.candidates import Candidate
 from snncc.allocation.in_context import InContext
 from snncc.allocation.sensitivity import Score, isolated
 from snncc.analysis import NeuronSite
+from snncc.compiling import analyse_network
 from snncc.config import Config
 from snncc.context import Context
 from snncc.data import load
 from snncc.errors import UsageError
 from snncc.graph import export_model
-from snncc.network import analyse_network, input_specs, read_ann
 from snncc.neurons.burst_if import closed_form
 from snncc.neurons.signed_burst import closed_form as signed_closed_form
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds, signed_thresholds
 from snncc.pipeline import Hook
+from snncc.sources import input_specs, read_ann
 
 CANDIDATES = (Candidate(1, 1.0), Candidate(4, 1.0), Candidate(4, 2.5), Candidate(16, 1.0), Candidate(2, 1.5))
 SEPARABLE = [n for n in NETWORKS if n not in ("samples_mixed", "samples_moved")]
