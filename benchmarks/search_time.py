@@ -58,8 +58,8 @@ def main() -> None:
         result, whole = search(0.8, options.simulate, interleaved=True)
         _, again = search(0.7, 0, interleaved=False)
     one = statistics.median(passes)
-    layers, candidates = len(result.layers), 35
-    print(f"{options.network}, {len(images)} images, T={options.timesteps}, {layers} layers, 16 + 19 candidates")
+    layers, candidates = len(result.layers), len(result.layers[0].candidates)
+    print(f"{options.network}, {len(images)} images, T={options.timesteps}, {layers} layers, {candidates} candidates")
     print(f"search            {whole:8.2f} s, {options.simulate} points and the uniform configuration simulated")
     print(f"one ANN pass      {one:8.3f} s (median of {len(passes)}, {min(passes):.3f} to {max(passes):.3f})")
     print(f"ratio             {whole / (one * layers * candidates):8.2f} of {layers * candidates} ANN passes")

@@ -17,8 +17,12 @@ class Candidate(NamedTuple):
 
 BURSTS = tuple(range(1, 17))
 """ψ of burst-spike reallocation (BSR)."""
-RATIOS = tuple(float(ratio) for ratio in np.arange(1.0, 10.25, 0.5))
-"""τ of sensitivity spike compression (SSC)."""
+RATIOS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.25, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
+"""τ of sensitivity spike compression (SSC). The paper goes from 1 to 10 in steps of 0.5; there are as many here, closer
+together near 1, as few layers can afford half as large a threshold again, and nearly all can afford some of it."""
+_JOINT_BURSTS = (1, 2, 3, 4, 6, 8, 12, 16)
+_JOINT_RATIOS = (1.0, 1.25, 1.5, 2.0)
+_COARSE_RATIOS = (3.0, 5.0, 10.0)
 
 
 def bursts(threshold_ratio: float = 1.0, values: Iterable[int] = BURSTS) -> tuple[Candidate, ...]:
@@ -29,6 +33,12 @@ def bursts(threshold_ratio: float = 1.0, values: Iterable[int] = BURSTS) -> tupl
 def ratios(max_burst: int, values: Iterable[float] = RATIOS) -> tuple[Candidate, ...]:
     """Return the candidates of SSC: every τ at one ψ."""
     return tuple(Candidate(max_burst, float(value)) for value in values)
+
+
+def pairs(max_burst: int) -> tuple[Candidate, ...]:
+    """Return the candidates of the joint search around one ψ: about as many as BSR and SSC have together."""
+    each = (Candidate(burst, ratio) for burst in _JOINT_BURSTS for ratio in _JOINT_RATIOS)
+    return joined(each, ratios(max_burst, (*_JOINT_RATIOS, *_COARSE_RATIOS)))
 
 
 def joined(*parts: Iterable[Candidate]) -> tuple[Candidate, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from snncc.allocation.cache import Cache
-from snncc.allocation.candidates import Candidate, bursts, joined, ratios
+from snncc.allocation.candidates import Candidate, bursts, joined, pairs, ratios
 from snncc.allocation.in_context import InContext
 from snncc.allocation.metric import class_output
 from snncc.allocation.result import ON_AGREEMENT, Assignment, Budget, LayerTable, Measurement, SearchResult
@@ -37,7 +37,7 @@ from snncc.pipeline import Hook
 from snncc.sources import Source, prepared, read_ann, sized_graph
 
 METHODS = ("joint", "bsr", "ssc", "bsr+ssc")
-"""Which candidates there are: every ψ at the configuration's τ (bsr), every τ at its ψ (ssc), or both at once (joint).
+"""Which candidates there are: every ψ at the configuration's τ (bsr), every τ at its ψ (ssc), or pairs of both (joint).
 
 The paper's order is "bsr+ssc": ψ for the budget first, then every τ at the ψ that each layer got, as cheap as possible
 without a larger sum of sensitivities than the uniform configuration's."""
@@ -125,8 +125,12 @@ def _candidates(method: str, given: Sequence[tuple[int, float]] | None, config: 
     if given is not None:
         chosen = joined((uniform,), (Candidate(int(b), float(r)) for b, r in given))
     else:
-        by_burst, by_ratio = bursts(uniform.threshold_ratio), ratios(uniform.max_burst)
-        chosen = joined((uniform,), {"bsr": by_burst, "ssc": by_ratio, "joint": joined(by_burst, by_ratio)}[method])
+        of_method = {
+            "bsr": bursts(uniform.threshold_ratio),
+            "ssc": ratios(uniform.max_burst),
+            "joint": pairs(uniform.max_burst),
+        }
+        chosen = joined((uniform,), of_method[method])
     for candidate in chosen:
         replace(config, max_burst=candidate.max_burst, threshold_ratio=candidate.threshold_ratio)  # checks the ranges
     return chosen
