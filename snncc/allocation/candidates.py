@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
-
 
 class Candidate(NamedTuple):
     """Burst ψ and threshold ratio τ of one layer."""

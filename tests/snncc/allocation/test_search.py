@@ -13,7 +13,7 @@ from small_network import SHAPE, small_model
 
 import snncc
 from snncc.allocation import run as run_module
-from snncc.allocation.candidates import Candidate
+from snncc.allocation.candidates import RATIOS, Candidate
 from snncc.allocation.file import FrontError, read, to_dict, write
 from snncc.allocation.result import Budget, SearchResult
 from snncc.allocation.run import search
@@ -133,7 +133,7 @@ def test_compression_follows_reallocation() -> None:
     first = searched(Budget("relative", 0.9), candidates=None, method="bsr", simulate=0)
     both = searched(Budget("relative", 0.9), candidates=None, method="bsr+ssc", simulate=0)
     for layer in both.layers:
-        allowed = {(first.assignment[layer.name].max_burst, r / 2) for r in range(2, 21)} | {(3, 1.0)}
+        allowed = {(first.assignment[layer.name].max_burst, ratio) for ratio in RATIOS} | {(3, 1.0)}
         assert set(layer.candidates) == allowed
     before, after = (r.predicted(r.assignment, "spikes") for r in (first, both))
     assert after[0] <= before[0]
