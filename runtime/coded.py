@@ -78,7 +78,7 @@ class CodedNeurons:
         p, operands = self.parameters, (values, first, others, second, len(terms) == 2)
         bounds = (p.v_init, np.float32(p.max_burst))
         names = ("v_mem",) if p.op == "BurstIF" else ("count", "total")
-        fresh, states = not carried, [_taken(carried, name, counts.shape[1:]) for name in names]
+        fresh, states = not carried, [taken(carried, name, counts.shape[1:]) for name in names]
         first_state, last_state = flat(states[0], 1), flat(states[-1], 1)
 
         def work(start: int, stop: int) -> None:
@@ -101,7 +101,7 @@ class CodedNeurons:
         return flat(term, 2), self._plain
 
 
-def _taken(carried: Carried | None, name: str, shape: tuple[int, ...]) -> Floats:
+def taken(carried: Carried | None, name: str, shape: tuple[int, ...]) -> Floats:
     """Return a state [N, C, ...] as a contiguous [N, ..., C]; of no size where nothing is kept."""
     if not carried:
         return np.empty((0, 0) if carried is None else shape, np.float32)

@@ -1,7 +1,8 @@
-"""What the fused executor runs on 8-bit codes: layers with 8-bit weights, and the neurons and pools around them."""
+"""What the fused executor runs on 8-bit codes: layers with 8-bit weights, convolutions of spikes, neurons and pools."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +10,12 @@ import onnx_graphsurgeon as gs
 
 from snncc.analysis import Analysis, Domain, Form, NeuronSite
 from snncc.graph import DOMAIN, FLOAT_OF, consumers, producers
-from snncc.ops import Role, spec_of
 from snncc.runtime.coded import CodedNeurons
+from snncc.runtime.conv_neurons import ConvNeurons
+from snncc.runtime.float_conv import FloatConv, runs_in_float
 from snncc.runtime.int8_conv import Int8Layer, runs_natively
 from snncc.runtime.parameters import NeuronParameters
+from snncc.runtime.segments import is_pool_over_time
 
 
 @dataclass
@@ -22,15 +25,17 @@ class CodedPlan:
     Attributes:
         layers: layers with 8-bit weights, by the name of the node.
         neurons: neurons that write counts.
-        terms: names of the one or two tensors whose sum is such a neuron's current.
-        sums: nodes that add these: the neuron does it.
+        driven: those of them that the convolutions of their current run with, in float32.
+        terms: names of the tensors that such a neuron reads: what is convolved comes first, the rest is added.
+        inside: nodes that run with the neuron behind them: convolutions, and sums of two tensors.
         pools: MaxPools over time on counts, with kernel, strides and padding.
     """
 
     layers: dict[str, Int8Layer] = field(default_factory=dict)
     neurons: dict[str, CodedNeurons] = field(default_factory=dict)
+    driven: dict[str, ConvNeurons] = field(default_factory=dict)
     terms: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    sums: set[str] = field(default_factory=set)
+    inside: set[str] = field(default_factory=set)
     pools: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
     def runs(self, node: str) -> bool:
@@ -50,8 +55,10 @@ def coded_plan(graph: gs.Graph, analysis: Analysis) -> CodedPlan:
         stepwise = analysis.domains[node.name] is Domain.TEMPORAL and analysis.modes[node.name] is Form.STEP
         if node.domain == DOMAIN and node.op in FLOAT_OF and stepwise and runs_natively(node):
             plan.layers[node.name] = Int8Layer(node)
-    if plan.layers:
-        chooser = _Chooser(graph, analysis, plan)
+    chooser = _Chooser(graph, analysis, plan)
+    for site in analysis.neurons:
+        chooser.drive(site)
+    if plan.layers or chooser.driving:
         for site in analysis.neurons:
             chooser.neuron(site)
         for node in graph.nodes:
@@ -66,25 +73,60 @@ class _Chooser:
         self.made_by, self.read_by = producers(graph), consumers(graph)
         self.outputs = {t.name for t in graph.outputs}
         self.neurons = {site.output: site for site in analysis.neurons}
+        self.driving: dict[str, list[gs.Node]] = {}
+        self.convolutions: set[str] = set()
+
+    def drive(self, site: NeuronSite) -> None:
+        """Let a neuron run with the convolutions that only it reads, if these read what can be counts."""
+        if not self._fits(site):
+            return
+        terms, _ = self._terms(site, self._is_convolution)
+        found = [self.made_by[name] for name in terms if self._is_convolution(name)]
+        if found:
+            self.driving[site.node] = found
+            self.convolutions |= {node.name for node in found}
+
+    def _is_convolution(self, tensor: str) -> bool:
+        node = self.made_by.get(tensor)
+        if node is None or not runs_in_float(node) or len(self.read_by[tensor]) != 1 or tensor in self.outputs:
+            return False
+        temporal = self.analysis.domains[node.name] is Domain.TEMPORAL
+        return temporal and self.analysis.modes[node.name] is Form.STEP and self._counted(node.inputs[0].name)
+
+    def _counted(self, tensor: str) -> bool:
+        """Whether a tensor can be counts of spikes."""
+        site, node = self.neurons.get(tensor), self.made_by.get(tensor)
+        if site is not None:
+            return self._fits(site)
+        return node is not None and self._window(node) is not None and self._counted(node.inputs[0].name)
+
+    def _fits(self, site: NeuronSite) -> bool:
+        parameters = NeuronParameters.of(self.nodes[site.node])
+        return site.dims is not None and CodedNeurons.fits(parameters, site.dims, site.channel_axis)
 
     def neuron(self, site: NeuronSite) -> None:
-        """Let a neuron write counts if a layer with 8-bit weights reads them, or gives it its current."""
-        parameters = NeuronParameters.of(self.nodes[site.node])
-        if site.dims is None or not CodedNeurons.fits(parameters, site.dims, site.channel_axis):
+        """Let a neuron write counts if what runs here reads them, or gives it its current."""
+        if site.dims is None or not self._fits(site):
             return
-        terms, adder = self._terms(site)
-        given = any(self._is_layer(name) for name in terms)
+        driving = self.driving.get(site.node, [])
+        terms, adder = self._terms(site, self._is_convolution if driving else self._is_layer)
+        given = driving or any(self._is_layer(name) for name in terms)
         if not given and not self._feeds_layer(site.output):
             return
-        self.plan.neurons[site.node] = CodedNeurons(parameters, site.dims[0])
+        neurons = CodedNeurons(NeuronParameters.of(self.nodes[site.node]), site.dims[0])
+        if driving or (not self.plan.layers and len(site.dims) == 3):
+            self.plan.driven[site.node] = ConvNeurons(neurons, [FloatConv(node) for node in driving])
+            made = {node.outputs[0].name for node in driving}
+            terms = (*(node.inputs[0].name for node in driving), *(name for name in terms if name not in made))
+        self.plan.neurons[site.node] = neurons
         self.plan.terms[site.node] = terms
-        self.plan.sums |= {adder} if adder is not None else set()
+        self.plan.inside |= {node.name for node in driving} | ({adder} if adder is not None else set())
 
     def _is_layer(self, tensor: str) -> bool:
         node = self.made_by.get(tensor)
         return node is not None and node.name in self.plan.layers
 
-    def _terms(self, site: NeuronSite) -> tuple[tuple[str, ...], str | None]:
+    def _terms(self, site: NeuronSite, is_wanted: Callable[[str], bool]) -> tuple[tuple[str, ...], str | None]:
         node = self.made_by.get(site.input)
         alone = (site.input,), None
         if node is None or node.op != "Add" or node.domain not in (None, "") or len(node.inputs) != 2:
@@ -95,24 +137,29 @@ class _Chooser:
         shapes = {tuple(t.shape or ()) for t in node.inputs}
         temporal = all(self.analysis.tensors.get(n) is Domain.TEMPORAL for n in names)
         stepwise = all(self.analysis.forms.get(n) is Form.STEP for n in names)
-        if len(shapes) != 1 or not temporal or not stepwise or not any(self._is_layer(n) for n in names):
+        if len(shapes) != 1 or not temporal or not stepwise or not any(map(is_wanted, names)):
             return alone
         return names, str(node.name)
 
     def _feeds_layer(self, tensor: str) -> bool:
         return any(
-            node.name in self.plan.layers or (_window(node) is not None and self._feeds_layer(node.outputs[0].name))
+            node.name in self.plan.layers
+            or node.name in self.convolutions
+            or (self._window(node) is not None and self._feeds_layer(node.outputs[0].name))
             for node in self.read_by.get(tensor, [])
         )
 
     def pool(self, node: gs.Node) -> None:
-        """Let a MaxPool over time run on counts if a layer with 8-bit weights reads them."""
-        over_time = spec_of(node).role is Role.POOL and self.analysis.modes.get(node.name) is Form.STEP
-        window = _window(node) if over_time else None
+        """Let a MaxPool over time run on counts if what runs here reads them."""
+        window = self._window(node)
         source = self.made_by.get(node.inputs[0].name) if node.inputs else None
         counted = source is not None and (source.name in self.plan.neurons or source.name in self.plan.pools)
         if window is not None and counted and self._feeds_layer(node.outputs[0].name):
             self.plan.pools[node.name] = window
+
+    def _window(self, node: gs.Node) -> tuple[Any, Any, Any] | None:
+        """Return kernel, strides and padding of a MaxPool over time that can run here."""
+        return _window(node) if is_pool_over_time(node, self.analysis) else None
 
 
 def _window(node: gs.Node) -> tuple[Any, Any, Any] | None:

@@ -53,6 +53,10 @@ class CodedRunner:
         Returns:
             The counts, and what `CodedNeurons.fire` returns.
         """
+        driven = self.plan.driven.get(name)
+        if driven is not None:
+            plain = [self._plain(term) for term in terms]
+            return driven.fire(plain, timesteps, self.buffers, carried, done, self.parallel)
         layer = self.plan.neurons[name]
         ordered = [term if isinstance(term, Coded) else channels_last(term) for term in terms]
         last = ordered[0].values if isinstance(ordered[0], Coded) else ordered[0]
@@ -79,6 +83,12 @@ class CodedRunner:
             self.buffers.give(padded)
         codes = out.reshape(timesteps, samples, *(out.shape[1:-1] if spatial else ()), layer.features)
         return Coded(codes, layer.step, layer.zero, layer.shift)
+
+    def _plain(self, term: Any) -> Any:
+        """Return what is added to a current as counts of spikes, or else as floats [T, N, C, ...]."""
+        if isinstance(term, Coded) and (term.shift.any() or (term.zero != term.zero[0]).any()):
+            return self.dense(term)
+        return term
 
     def _counts(self, layer: Int8Layer, value: Any) -> tuple[NDArray[np.uint8], int]:
         if isinstance(value, Coded):

@@ -39,9 +39,6 @@ _ROWS = 64
 _PARTS = 4
 """Parts that a layer is cut into for each thread: on a busy machine one is soon done and another isn't."""
 
-_LEAST = 48
-"""Least items of a part, and what their number is a multiple of: whole tiles of `snncc.runtime.int8_tile`."""
-
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -133,10 +130,19 @@ class FusedExecutor:
         return self._opened[threads]
 
     def _parallel(self, work: Callable[[int, int], None], items: int) -> None:
-        """Run work on parts of the items, side by side; not from within the pool."""
-        size = max(_LEAST, -(-items // (self.threads * _PARTS)))
-        starts = range(0, items, -(-size // _LEAST) * _LEAST)
-        list(self._pool.map(work, starts, [min(start + starts.step, items) for start in starts]))
+        """Run work on parts of the items, side by side, in this thread too; not from within the pool."""
+        size = -(-items // (self.threads * _PARTS))
+        starts = iter(range(0, items, size))
+
+        def take() -> None:
+            for start in starts:
+                work(start, min(start + size, items))
+
+        others = [self._pool.submit(take) for _ in range(self.threads - 1)]
+        take()
+        for other in others:
+            if not other.cancel():
+                other.result()
 
 
 def _joined(parts: list[Simulation], samples: int) -> Simulation:

@@ -22,6 +22,8 @@ from snncc.graph import INT8_CONV, constant
 _LEAST = np.iinfo(np.int16).max
 _CHANNELS, _TOGETHER = 16, 4  # those of int8_tile, which isn't imported where it can't run
 
+_PART = 48
+"""Pixels that are run by one thread: whole tiles of `int8_tile`."""
 
 Parallel = Callable[[Callable[[int, int], None], int], None]
 """Runs work on parts (start, stop) of so many items, side by side or not."""
@@ -134,9 +136,9 @@ class Int8Layer:
         parameters = (self._weights, run, self._bias, self._scale, self._middle)
 
         def work(start: int, stop: int) -> None:
-            convolve(source, size, pixels, start, stop, steps, *parameters, flat)
+            convolve(source, size, pixels, start * _PART, min(stop * _PART, len(flat)), steps, *parameters, flat)
 
-        (parallel or alone)(work, len(flat))
+        (parallel or alone)(work, -(-len(flat) // _PART))
 
     def _window(self, padded: tuple[int, ...], out: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return where the windows of an image begin, and where the inputs of one stand; see `int8_tile`."""

@@ -60,12 +60,12 @@ class Route:
         self.period = periods[0] if periods else None
 
     def _is_break(self, node: gs.Node) -> bool:
-        coded = node.name in self.coded.layers or node.name in self.coded.sums
+        coded = node.name in self.coded.layers or node.name in self.coded.inside
         return coded or node.name in self.neurons or is_pool_over_time(node, self.analysis)
 
     def _is_elsewhere(self, step: Step) -> bool:
-        """Whether a step is no step of its own: a sum that the neuron behind it makes."""
-        return not isinstance(step, Segment) and step.name in self.coded.sums
+        """Whether a step is no step of its own: it runs with the neuron behind it."""
+        return not isinstance(step, Segment) and step.name in self.coded.inside
 
     def _reads(self, step: Step) -> list[str]:
         terms = () if isinstance(step, Segment) else self.coded.terms.get(step.name, ())

@@ -265,7 +265,8 @@ class _Block:
         if isinstance(value, Coded):
             self._buffers.give(value.values)
             value = self._decoded.pop(name, None)
-        for form in Form:
-            self._converted.pop((name, form), None)
+        if self._converted:
+            for form in Form:
+                self._converted.pop((name, form), None)
         if value is not None and self._route.is_temporal(name) and value.dtype == np.float32:
             self._buffers.give(value)

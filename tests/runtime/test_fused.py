@@ -98,7 +98,7 @@ def test_residual_networks_run_on_codes() -> None:
     plan = FusedExecutor(network.network, T).route.coded
     assert len(plan.layers) == network.record.network["int8_layers"] == 4
     assert len(plan.neurons) == 4
-    assert len(plan.sums) == 2
+    assert len(plan.inside) == 2
     assert len(FusedExecutor(network_of("maxpool_pads", weights="int8").network, T).route.coded.pools) == 1
 
 

@@ -1,0 +1,187 @@
+"""Neurons together with the float32 convolutions of spikes that drive them: counts in, counts out, channels last.
+
+A layer is done part by part: some rows of its output and some of its channels, through all timesteps. A part's spikes,
+currents and membranes stay in the cache; what goes through memory are counts of one byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snncc.runtime.buffers import BufferPool
+from snncc.runtime.carried import Carried
+from snncc.runtime.coded import CodedNeurons, Floats, channels_last, taken
+from snncc.runtime.float_conv import LANES, FloatConv, filled
+from snncc.runtime.int8_conv import Coded, Parallel, alone
+
+_PIXELS = 256
+"""Output pixels that a part has, or that it convolves together over timesteps: weights are read once for them."""
+
+_FLOATS = 1 << 19
+"""Floats of the padded input and of the currents of a part, at most, if it convolves timesteps together."""
+
+_PARTS = 8
+"""Parts that a layer is cut into if several threads run them."""
+
+_WORK = 1 << 22
+"""Multiplications, and those of a neuron at a timestep, below which a second thread isn't worth waking."""
+
+_NEURON = 32
+"""Multiplications that take as long as a neuron at a timestep."""
+
+_NO_COUNTS = np.empty((0, 0, 0, 0, 0), np.uint8)
+_NO_FLOATS = np.empty((0, 0, 0, 0, 0), np.float32)
+_NO_UNIT = np.empty(0, np.float32)
+
+Conv = tuple[NDArray[np.uint8], Floats, Floats, NDArray[np.int64], tuple[int, ...]]
+_NO_CONV: Conv = (_NO_COUNTS, _NO_UNIT, np.empty((0, 0, 0), np.float32), np.empty(0, np.int64), (0,) * 9)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How a layer is cut into parts: see `float_tile.simulate`.
+
+    Attributes:
+        size: height and width of the output.
+        rows: of the output, in a part.
+        channels: of the output, in a part.
+        together: timesteps that are convolved together.
+        padded: floats of the padded input of them.
+        parts: their number.
+        room: floats that a thread needs.
+        side_by_side: whether several threads run them.
+    """
+
+    size: tuple[int, ...]
+    rows: int
+    channels: int
+    together: int
+    padded: int
+    parts: int
+    room: int
+    side_by_side: bool
+
+
+class ConvNeurons:
+    """A layer of neurons whose current is the sum of up to two convolutions, and perhaps of another tensor.
+
+    Attributes:
+        neurons: the neurons.
+        convolutions: the convolutions.
+    """
+
+    def __init__(self, neurons: CodedNeurons, convolutions: list[FloatConv]) -> None:
+        self.neurons, self.convolutions = neurons, convolutions
+        self._bias = np.sum([np.zeros(neurons.channels, np.float32), *(c.bias for c in convolutions)], axis=0)
+        self._cuts: dict[tuple[int, tuple[int, ...], bool], _Cut] = {}
+        self._fixed: dict[tuple[int, int], tuple[Floats, NDArray[np.int64], tuple[int, ...]]] = {}
+
+    def fire(
+        self,
+        terms: list[Coded | Floats],
+        timesteps: int,
+        buffers: BufferPool,
+        carried: Carried | None = None,
+        done: int = 0,
+        parallel: Parallel = alone,
+    ) -> tuple[Coded, NDArray[np.float64]]:
+        """Simulate timesteps.
+
+        Args:
+            terms: what the convolutions read, as counts; then what is added to the current, if anything is:
+                counts, or floats [T or 1, N, C, H, W].
+            timesteps: T.
+            buffers: where arrays come from.
+            carried: the state from block to block, that of `FusedNeurons.fire`.
+            done: timesteps before.
+            parallel: runs the parts.
+
+        Returns:
+            The counts, and the number of spikes of each element over time and samples, float64 [C, H, W].
+        """
+        from snncc.runtime.float_tile import simulate
+
+        p, convolutions = self.neurons.parameters, self.convolutions
+        cut = self._cut(timesteps, terms[0].shape[1:], parallel is not alone)
+        counts = buffers.take_bytes((timesteps, terms[0].shape[1], *cut.size, self.neurons.channels))
+        emitted = np.zeros(counts.shape[2:])
+        names = ("v_mem",) if p.op == "BurstIF" else ("count", "total")
+        states = [taken(carried, name, counts.shape[1:]) for name in names]
+        convs = [self._conv(c, term, cut.size[1]) for c, term in zip(convolutions, terms, strict=False)] or [_NO_CONV]
+        residual, unit, zero, added = _others(terms[len(convolutions) :])
+        sizes = (
+            len(convolutions), cut.rows, cut.channels, cut.together, int(p.op != "BurstIF"), self.neurons.offset, zero,
+            done, int(bool(carried)), cut.padded,
+        )  # fmt: skip
+        bounds = (p.v_init, np.float32(p.max_burst), p.upper)
+
+        def work(begin: int, end: int) -> None:
+            scratch = buffers.take((cut.room,))
+            simulate(
+                begin, end, sizes, bounds, convs[0], convs[-1], residual, unit, added, self.neurons.theta, self._bias,
+                counts, emitted, states[0], states[-1], scratch,
+            )  # fmt: skip
+            buffers.give(scratch)
+
+        (parallel if cut.side_by_side else alone)(work, cut.parts)
+        if carried is not None:
+            carried.update({name: np.moveaxis(state, -1, 1) for name, state in zip(names, states, strict=True)})
+        return self.neurons.coded(counts), emitted.transpose(2, 0, 1)
+
+    def _cut(self, timesteps: int, shape: tuple[int, ...], several: bool) -> _Cut:
+        """Return the parts for what arrives with a shape [N, C, H, W], if there are several threads or one."""
+        key = (timesteps, shape, several)
+        if key in self._cuts:
+            return self._cuts[key]
+        size = self.convolutions[0].output_shape(shape[2:]) if self.convolutions else shape[2:]
+        height, width = size
+        products = _NEURON + sum(conv.products for conv in self.convolutions)
+        side_by_side = several and timesteps * shape[0] * height * width * self.neurons.channels * products > _WORK
+        stripes = -(-height // min(height, -(-_PIXELS // width)))
+        rows = -(-height // stripes)
+        stripes = -(-height // rows)
+        blocks = filled(self.neurons.channels) // max([LANES, *(c.block for c in self.convolutions)])
+        possible = [g for g in range(1, blocks + 1) if blocks % g == 0]
+        groups = next((g for g in possible if stripes * g >= _PARTS), blocks) if side_by_side else 1
+        channels = filled(self.neurons.channels) // groups
+        source = max([0, *(conv.rows(rows) * conv.columns(width) * conv.channels for conv in self.convolutions)])
+        current = rows * width * channels
+        together = max(1, min(timesteps, -(-_PIXELS // (rows * width)), _FLOATS // (source + current)))
+        room = source * together + (together + 6) * current
+        cut = _Cut(size, rows, channels, together, source * together, stripes * groups, room, side_by_side)
+        return self._cuts.setdefault(key, cut)
+
+    def _conv(self, conv: FloatConv, source: Coded | Floats, width: int) -> Conv:
+        """Return a convolution of counts as the kernel takes it, for so wide an output."""
+        if not isinstance(source, Coded):
+            raise TypeError("a convolution reads counts")
+        key = (id(conv), source.values.shape[3])
+        if key not in self._fixed:
+            columns = conv.columns(width)
+            starts, run = conv.runs(columns)
+            down, right = conv.strides
+            numbers = (
+                down,
+                right,
+                *conv.pads[:2],
+                conv.rows(1),
+                columns,
+                run,
+                int(source.zero[0]),
+                int(conv.depthwise),
+            )
+            self._fixed[key] = np.tile(source.step, source.values.shape[3]), starts, numbers
+        unit, starts, numbers = self._fixed[key]
+        return source.values, unit, conv.weights, starts, numbers
+
+
+def _others(terms: list[Coded | Floats]) -> tuple[NDArray[np.uint8], Floats, int, Floats]:
+    """Return what is added to the current: counts with the spike of each channel and the count of none, or floats."""
+    if not terms:
+        return _NO_COUNTS, _NO_UNIT, 0, _NO_FLOATS
+    if isinstance(terms[0], Coded):
+        return terms[0].values, terms[0].step, int(terms[0].zero[0]), _NO_FLOATS
+    return _NO_COUNTS, _NO_UNIT, 0, channels_last(terms[0])

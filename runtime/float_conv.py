@@ -1,0 +1,124 @@
+"""Float32 convolutions of spike counts in the fused executor: their weights and windows as `float_tile` reads them."""
+
+from __future__ import annotations
+
+import functools
+import math
+import platform
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from snncc.graph import constant
+from snncc.runtime.buffers import aligned
+
+LANES = 16
+"""Output channels are filled up to a multiple of this many: with zeros in the weights, and sums that nobody reads."""
+
+
+@functools.cache
+def vector_width() -> int:
+    """Return how many floats this processor multiplies and adds at once: 16, 8, or 0 if it lacks AVX2 or FMA."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return 0
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f", False):
+        return 16
+    return 8 if features.get("avx2", False) and features.get("fma", False) else 0
+
+
+class FloatConv:
+    """A convolution that is ready to run as a part of `snncc.runtime.conv_neurons`.
+
+    Attributes:
+        depthwise: each output channel reads the input channel of its number alone.
+        channels: input channels.
+        features: output channels.
+        bias: float32 [features].
+        weights: [blocks, inputs of a window, output channels of a block]; one block if it is depthwise.
+        kernel: height and width of the window.
+        strides: its steps.
+        pads: rows above, columns to the left, rows below and columns to the right that are zeros.
+    """
+
+    def __init__(self, node: gs.Node) -> None:
+        """Lay out its weights; see `runs_in_float`."""
+        weight = np.asarray(constant(node.inputs[1]), np.float32)
+        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        self.features = len(weight)
+        self.depthwise = int(node.attrs.get("group", 1)) > 1
+        self.channels = self.features if self.depthwise else weight.shape[1]
+        self.bias = np.zeros(self.features, np.float32) if bias is None else bias.astype(np.float32)
+        self.kernel: tuple[int, int] = weight.shape[2:]
+        self.strides: tuple[int, ...] = tuple(node.attrs.get("strides", (1, 1)))
+        self.dilations: tuple[int, ...] = tuple(node.attrs.get("dilations", (1, 1)))
+        self.pads: tuple[int, ...] = tuple(node.attrs.get("pads", (0, 0, 0, 0)))
+        self.weights = aligned(packed(weight, self.depthwise, vector_width()))
+
+    @property
+    def block(self) -> int:
+        """Output channels that are computed together."""
+        return 1 if self.depthwise else self.weights.shape[2]
+
+    @property
+    def products(self) -> int:
+        """Multiplications for each output."""
+        return math.prod(self.kernel) * (1 if self.depthwise else self.channels)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the sizes of the output's spatial axes for those of the input."""
+        reach = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        sizes = zip(shape, reach, self.strides, self.pads[:2], self.pads[2:], strict=True)
+        return tuple((size + before + after - r) // s + 1 for size, r, s, before, after in sizes)
+
+    def rows(self, outputs: int) -> int:
+        """Return how many rows of the padded input so many rows of the output read."""
+        return (outputs - 1) * self.strides[0] + self.dilations[0] * (self.kernel[0] - 1) + 1
+
+    def columns(self, outputs: int) -> int:
+        """Return how many columns of the padded input so many columns of the output read."""
+        return (outputs - 1) * self.strides[1] + self.dilations[1] * (self.kernel[1] - 1) + 1
+
+    def runs(self, columns: int) -> tuple[NDArray[np.int64], int]:
+        """Return where the runs of inputs of a window begin in a padded input so wide, and how long each is."""
+        down = np.arange(self.kernel[0]) * self.dilations[0] * columns * self.channels
+        right = np.arange(self.kernel[1]) * self.dilations[1] * self.channels
+        if self.depthwise or self.dilations[1] > 1:
+            return (down[:, None] + right).reshape(-1).astype(np.int64), self.channels
+        return down.astype(np.int64), self.kernel[1] * self.channels
+
+
+def runs_in_float(node: gs.Node) -> bool:
+    """Whether a node is a convolution that can run here: two spatial axes, constant weights, one group or depthwise."""
+    if node.op != "Conv" or node.domain not in (None, "") or not vector_width():
+        return False
+    weight = constant(node.inputs[1])
+    constant_bias = len(node.inputs) < 3 or constant(node.inputs[2]) is not None
+    plain = node.attrs.get("auto_pad", "NOTSET") in ("NOTSET", "") and min(node.attrs.get("pads", (0,))) >= 0
+    if weight is None or weight.ndim != 4 or weight.dtype != np.float32 or not constant_bias or not plain:
+        return False
+    group = int(node.attrs.get("group", 1))
+    return group == 1 or (group == len(weight) and weight.shape[1] == 1)
+
+
+def packed(weight: NDArray[np.float32], depthwise: bool, width: int) -> NDArray[np.float32]:
+    """Lay weights [C_out, C_in, H, W] out as the kernel reads them, for vectors of so many floats.
+
+    Returns:
+        [blocks, H·W·C_in, channels]: a block has the output channels of two vectors, or of one where there is an odd
+        number of them. Of a depthwise convolution [1, H·W, C_out].
+    """
+    outputs = len(weight)
+    whole = np.zeros((filled(outputs), *weight.shape[1:]), np.float32)
+    whole[:outputs] = weight
+    inputs = whole.transpose(2, 3, 1, 0).reshape(-1, len(whole))
+    channels = len(whole) if depthwise else 2 * width if len(whole) % (2 * width) == 0 else width
+    return np.ascontiguousarray(inputs.reshape(len(inputs), -1, channels).transpose(1, 0, 2))
+
+
+def filled(channels: int) -> int:
+    """Return for how many output channels there are sums."""
+    return -(-channels // LANES) * LANES

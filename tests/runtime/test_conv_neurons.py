@@ -1,0 +1,226 @@
+"""Neurons with the float32 convolutions in front of them, against the convolution and the neurons one by one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+
+from snncc.runtime import conv_neurons, float_conv
+from snncc.runtime.buffers import BufferPool
+from snncc.runtime.carried import Carried
+from snncc.runtime.coded import CodedNeurons, decode
+from snncc.runtime.conv_neurons import ConvNeurons
+from snncc.runtime.float_conv import FloatConv, packed, runs_in_float, vector_width
+from snncc.runtime.fused_neurons import FusedNeurons
+from snncc.runtime.int8_conv import Coded, alone
+from snncc.runtime.parameters import NeuronParameters
+
+pytestmark = pytest.mark.skipif(not vector_width(), reason="the processor lacks the instructions")
+
+T, N = 5, 2
+OPS = ["BurstIF", "SignedBurstRelu", "SignedBurstClip"]
+
+
+def node_of(weight: np.ndarray, bias: np.ndarray, **attributes: Any) -> gs.Node:
+    inputs = [gs.Variable("x"), gs.Constant("w", weight), gs.Constant("b", bias)]
+    return gs.Node("Conv", attrs=attributes, inputs=inputs, outputs=[gs.Variable("y")])
+
+
+def node(features: int, channels: int, kernel: tuple[int, int], seed: int = 0, **attributes: Any) -> gs.Node:
+    """Return a convolution whose weights and biases are eighths: sums of products with spikes of halves are exact."""
+    rng = np.random.default_rng(seed)
+    weight = rng.integers(-3, 4, (features, channels // int(attributes.get("group", 1)), *kernel)) / 8
+    return node_of(weight.astype(np.float32), (rng.integers(-4, 5, features) / 8).astype(np.float32), **attributes)
+
+
+def counts_of(channels: int, size: tuple[int, int], offset: int, seed: int = 1) -> Coded:
+    """Return spikes whose size is ½, or 1 on every second channel."""
+    values = np.random.default_rng(seed).integers(0, 4 + offset, (T, N, *size, channels), dtype=np.uint8)
+    unit = np.where(np.arange(channels) % 2, 1.0, 0.5).astype(np.float32)
+    return Coded(values, unit, np.full(channels, offset, np.float32), np.zeros(channels, np.float32), 3 + offset)
+
+
+def dense(coded: Coded) -> np.ndarray:
+    out = np.empty(coded.shape, np.float32)
+    decode(coded, out)
+    return out
+
+
+def convolved(of: gs.Node, x: np.ndarray) -> np.ndarray:
+    """Convolve [T, N, C, H, W] in float64."""
+    weight, bias = of.inputs[1].values.astype(np.float64), of.inputs[2].values.astype(np.float64)
+    strides, dilations = of.attrs.get("strides", (1, 1)), of.attrs.get("dilations", (1, 1))
+    top, left, bottom, right = of.attrs.get("pads", (0, 0, 0, 0))
+    padded = np.pad(x.astype(np.float64), [(0, 0)] * 3 + [(top, bottom), (left, right)])
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
+    windows = sliding_window_view(padded, reach, axis=(3, 4))
+    windows = windows[:, :, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    sums = "tncyxij,cij->tncyx" if int(of.attrs.get("group", 1)) > 1 else "tncyxij,ocij->tnoyx"
+    return np.einsum(sums, windows, weight[:, 0] if "o" not in sums else weight) + bias[:, None, None]
+
+
+def neurons_of(op: str, channels: int) -> CodedNeurons:
+    """Return neurons with thresholds that are no powers of two."""
+    theta = np.random.default_rng(2).uniform(0.7, 3.0, (1, channels, 1, 1)).astype(np.float32)
+    upper = np.float32(2.5 if op == "SignedBurstClip" else np.inf)
+    return CodedNeurons(NeuronParameters(op, theta, np.float32(0.5), 3, upper), channels)
+
+
+def check(op: str, nodes: list[gs.Node], terms: list[Any], parallel: Any = alone) -> None:
+    """The sums are exact in any order, so that spikes are equal; run in blocks of timesteps, the same again."""
+    currents = sum(convolved(n, dense(x)) for n, x in zip(nodes, terms, strict=False))
+    for other in terms[len(nodes) :]:
+        currents = currents + (dense(other) if isinstance(other, Coded) else other)
+    currents = np.broadcast_to(currents, (T, *np.shape(currents)[1:])).astype(np.float32)
+    neurons = neurons_of(op, currents.shape[2])
+    wanted = np.empty(currents.shape, np.float32)
+    emitted = FusedNeurons(neurons.parameters).fire(currents, wanted)
+    layer = ConvNeurons(neurons, [FloatConv(n) for n in nodes])
+    buffers = BufferPool()
+    found, fired = layer.fire(terms, T, buffers, parallel=parallel)
+    np.testing.assert_array_equal(dense(found), wanted)
+    np.testing.assert_array_equal(fired, emitted)
+
+    def part(term: Any, steps: slice) -> Any:
+        if isinstance(term, Coded):
+            return Coded(np.ascontiguousarray(term.values[steps]), term.step, term.zero, term.shift, term.most)
+        return term[steps] if len(term) > 1 else term
+
+    carried: Carried = {}
+    plain: Carried = {}
+    done, total = 0, np.zeros(emitted.shape)
+    for length in (2, 1, 2):
+        steps = slice(done, done + length)
+        block, some = layer.fire([part(t, steps) for t in terms], length, buffers, carried, done, parallel)
+        FusedNeurons(neurons.parameters).fire(currents[steps], np.empty_like(wanted[steps]), plain, done)
+        np.testing.assert_array_equal(dense(block), wanted[steps])
+        assert carried.keys() == plain.keys()
+        for name, state in plain.items():
+            np.testing.assert_array_equal(carried[name], state)
+        total, done = total + some, done + length
+    np.testing.assert_array_equal(total, emitted)
+
+
+GEOMETRIES = [
+    (4, 16, (3, 3), {"pads": [1, 1, 1, 1]}),
+    (3, 5, (3, 3), {"pads": [1, 1, 1, 1]}),
+    (6, 17, (2, 3), {"strides": [2, 3], "pads": [0, 2, 1, 0]}),
+    (5, 33, (3, 2), {"strides": [1, 2], "dilations": [2, 3], "pads": [2, 0, 1, 3]}),
+    (64, 32, (1, 1), {"strides": [2, 2]}),
+    (8, 96, (3, 3), {"pads": [1, 1, 1, 1]}),
+    (1, 1, (1, 1), {}),
+    (20, 20, (3, 3), {"group": 20, "pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    (32, 32, (3, 3), {"group": 32, "pads": [1, 1, 1, 1]}),
+]
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_convolution(geometry: Any, op: str) -> None:
+    channels, features, kernel, attributes = geometry
+    check(
+        op, [node(features, channels, kernel, **attributes)], [counts_of(channels, (13, 22), 0 if op == OPS[0] else 3)]
+    )
+
+
+def in_parts(work: Any, items: int) -> None:
+    for start in reversed(range(items)):
+        work(start, start + 1)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("pixels", [4, 40, 4000])
+@pytest.mark.parametrize("features", [20, 64])
+def test_two_convolutions_in_any_parts(
+    features: int, pixels: int, several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A convolution and a projection with strides, of different spikes."""
+    monkeypatch.setattr(conv_neurons, "_PIXELS", pixels)
+    monkeypatch.setattr(conv_neurons, "_WORK", 0)
+    nodes = [
+        node(features, 12, (3, 3), pads=[1, 1, 1, 1]),
+        node(features, 8, (1, 1), seed=5, strides=[2, 2]),
+    ]
+    terms = [counts_of(12, (7, 9), 2), counts_of(8, (14, 17), 0, seed=6)]
+    check("SignedBurstRelu", nodes, terms, in_parts if several else alone)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("kind", ["counts", "currents", "constant"])
+@pytest.mark.parametrize("features", [20, 32])
+def test_what_is_added(features: int, kind: str, several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_neurons, "_WORK", 0)
+    other: Any = counts_of(features, (9, 8), 3, seed=7)
+    if kind != "counts":
+        other = (np.random.default_rng(8).integers(-8, 9, (T, N, features, 9, 8)) / 8).astype(np.float32)
+        other = other[:1] if kind == "constant" else other
+    parallel = in_parts if several else alone
+    check("BurstIF", [node(features, 6, (3, 3), pads=[1, 1, 1, 1])], [counts_of(6, (9, 8), 0), other], parallel)
+    check("SignedBurstRelu", [], [other], parallel)
+
+
+def test_a_sum_is_the_same_wherever_its_pixel_stands() -> None:
+    """Bit for bit, with weights whose sums are rounded: samples alone, together, and moved within the image."""
+    rng = np.random.default_rng(3)
+    weight = rng.normal(0, 0.2, (32, 16, 3, 3)).astype(np.float32)
+    layer = ConvNeurons(neurons_of("BurstIF", 32), [FloatConv(node_of(weight, np.zeros(32, np.float32)))])
+    counts = counts_of(16, (15, 31), 0)
+
+    def state(values: np.ndarray) -> np.ndarray:
+        carried: Carried = {}
+        term = Coded(np.ascontiguousarray(values), counts.step, counts.zero, counts.shift, counts.most)
+        layer.fire([term], len(values), BufferPool(), carried)
+        return np.asarray(carried["v_mem"])
+
+    whole = state(counts.values)
+    for n in range(N):
+        np.testing.assert_array_equal(state(counts.values[:, n : n + 1])[0], whole[n])
+    np.testing.assert_array_equal(state(counts.values[:, :, 3:, 5:]), whole[:, :, 3:, 5:])
+    order = np.arange(N)[::-1]
+    np.testing.assert_array_equal(state(counts.values[:, order]), whole[order])
+
+
+def test_what_runs_here() -> None:
+    assert runs_in_float(node(8, 4, (3, 3)))
+    assert runs_in_float(node(8, 8, (3, 3), group=8))
+    assert not runs_in_float(node(8, 8, (3, 3), group=2))
+    assert not runs_in_float(node(8, 4, (3, 3), auto_pad="SAME_UPPER"))
+    free = node(8, 4, (3, 3))
+    free.inputs[1] = gs.Variable("w")
+    assert not runs_in_float(free)
+
+
+def test_nothing_runs_here_where_the_processor_lacks_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float_conv, "vector_width", lambda: 0)
+    assert not runs_in_float(node(8, 4, (3, 3)))
+
+
+def test_weights_are_packed_in_blocks_of_output_channels() -> None:
+    weight = np.arange(1, 20 * 3 * 2 + 1, dtype=np.float32).reshape(20, 3, 1, 2)
+    found = packed(weight, False, 8)
+    assert found.shape == (2, 6, 16)
+    for output in range(20):
+        for channel in range(3):
+            for column in range(2):
+                assert found[output // 16, column * 3 + channel, output % 16] == weight[output, channel, 0, column]
+    assert np.count_nonzero(found) == weight.size
+    assert packed(weight[:, :, :, :1], False, 16).shape == (1, 3, 32)
+    assert packed(weight[:16], False, 16).shape == (1, 6, 16)
+    assert packed(weight[:, :1], True, 16).shape == (1, 2, 32)
+
+
+@pytest.mark.skipif(vector_width() != 16 or os.environ.get("SNNCC_TEST_WIDTH") == "8", reason="vectors are short here")
+def test_with_shorter_vectors(tmp_path: Any) -> None:
+    """What a processor with AVX2 alone would run, in a process that keeps its machine code apart."""
+    code = "from snncc.runtime import float_conv; float_conv.vector_width = lambda: 8; import pytest, sys; "
+    code += f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {__file__!r}, '-k', 'convolution or parts']))"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "SNNCC_TEST_WIDTH": "8"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
