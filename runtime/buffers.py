@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import threading
 from typing import Any
@@ -31,6 +32,7 @@ class BufferPool:
 
     def __init__(self) -> None:
         self._free: list[NDArray[np.float32]] = []
+        self._sizes: list[int] = []  # of them, in order
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -38,11 +40,12 @@ class BufferPool:
         count = math.prod(shape)
         size = count + _SPARE
         with self._lock:
-            fitting = [i for i, buffer in enumerate(self._free) if buffer.size >= size]
-            if not fitting:
-                buffer = np.empty(size, np.float32)
+            place = bisect.bisect_left(self._sizes, size)
+            if place < len(self._sizes):
+                buffer = self._free.pop(place)
+                del self._sizes[place]
             else:
-                buffer = self._free.pop(min(fitting, key=lambda i: self._free[i].size))
+                buffer = np.empty(size, np.float32)
         start = -buffer.ctypes.data % ALIGNMENT // 4
         return buffer[start : start + count].reshape(shape)
 
@@ -58,4 +61,6 @@ class BufferPool:
             base = base.base
         if base.ndim == 1 and base.dtype == np.float32 and base.flags.owndata and base.flags.writeable:
             with self._lock:
-                self._free.append(base)
+                place = bisect.bisect_left(self._sizes, base.size)
+                self._free.insert(place, base)
+                self._sizes.insert(place, base.size)

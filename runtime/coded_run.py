@@ -86,9 +86,9 @@ class CodedRunner:
 
     def _plain(self, term: Any) -> Any:
         """Return what is added to a current as counts of spikes, or else as floats [T, N, C, ...]."""
-        if isinstance(term, Coded) and (term.shift.any() or (term.zero != term.zero[0]).any()):
-            return self.dense(term)
-        return term
+        if not self.plan.layers or not isinstance(term, Coded):  # what layers with 8-bit weights give is no count
+            return term
+        return self.dense(term) if term.shift.any() or (term.zero != term.zero[0]).any() else term
 
     def _counts(self, layer: Int8Layer, value: Any) -> tuple[NDArray[np.uint8], int]:
         if isinstance(value, Coded):

@@ -140,10 +140,12 @@ class ConvNeurons:
         height, width = size
         products = _NEURON + sum(conv.products for conv in self.convolutions)
         side_by_side = several and timesteps * shape[0] * height * width * self.neurons.channels * products > _WORK
+        blocks = filled(self.neurons.channels) // max([LANES, *(c.block for c in self.convolutions)])
         stripes = -(-height // min(height, -(-_PIXELS // width)))
+        if side_by_side:
+            stripes = max(stripes, min(height, -(-_PARTS // blocks)))
         rows = -(-height // stripes)
         stripes = -(-height // rows)
-        blocks = filled(self.neurons.channels) // max([LANES, *(c.block for c in self.convolutions)])
         possible = [g for g in range(1, blocks + 1) if blocks % g == 0]
         groups = next((g for g in possible if stripes * g >= _PARTS), blocks) if side_by_side else 1
         channels = filled(self.neurons.channels) // groups

@@ -36,7 +36,7 @@ _SAMPLES = 8
 _ROWS = 64
 """Most samples times timesteps of a block, or all samples of one timestep."""
 
-_PARTS = 4
+_PARTS = 2
 """Parts that a layer is cut into for each thread: on a busy machine one is soon done and another isn't."""
 
 A = TypeVar("A")
