@@ -355,7 +355,7 @@ def simulate(
         lines, length = (1, size) if channels == features else (rows * width, min(channels, features - channel))
         source, rest = scratch[:padded], scratch[padded:]
         units, shifts, scales = rest[:size], rest[whole : whole + size], rest[2 * whole : 2 * whole + size]
-        v_mem, total, fired = rest[3 * whole :][:size], rest[4 * whole :][:size], rest[5 * whole :][:size]
+        own, own_sums, fired = rest[3 * whole :][:size], rest[4 * whole :][:size], rest[5 * whole :][:size]
         current = rest[6 * whole :]
         if part == begin or groups > 1:
             _fill(rest[:whole].reshape(-1, channels), theta, channel, np.float32(1))
@@ -363,12 +363,19 @@ def simulate(
             if residual.size:
                 _fill(rest[2 * whole : 3 * whole].reshape(-1, channels), unit, channel, np.float32(0))
         start = (top * width) * features + channel
+        for i in range(size):
+            fired[i] = np.float32(0)
+        in_place = state.size > 0 and lines == 1
         for n in range(samples):
-            for i in range(size):
-                v_mem[i] = np.float32(0) if signed else v_init * units[i]
-                total[i] = np.float32(0)
-                fired[i] = np.float32(0)
-            if goes_on:
+            v_mem = state[n].reshape(-1)[start : start + size] if in_place else own
+            total = sums[n].reshape(-1)[start : start + size] if in_place else own_sums
+            if not goes_on:
+                for i in range(size):
+                    v_mem[i] = np.float32(0) if signed else v_init * units[i]
+                if signed:
+                    for i in range(size):
+                        total[i] = np.float32(0)
+            elif not in_place:
                 _copy(state[n].reshape(-1)[start:], features, v_mem, channels, lines, length)
                 if signed:
                     _copy(sums[n].reshape(-1)[start:], features, total, channels, lines, length)
@@ -406,12 +413,12 @@ def simulate(
                         spikes, target = now[k * channels :], out[k * features :]
                         for i in range(length):
                             target[i] = np.uint8(np.int32(spikes[i] + shown))
-            found = emitted.reshape(-1)[start:]
-            for k in range(lines):
-                more, sum_of = fired[k * channels :], found[k * features :]
-                for i in range(length):
-                    sum_of[i] += np.float64(more[i])
-            if state.size:
+            if state.size and not in_place:
                 _copy(v_mem, channels, state[n].reshape(-1)[start:], features, lines, length)
                 if signed:
                     _copy(total, channels, sums[n].reshape(-1)[start:], features, lines, length)
+        found = emitted.reshape(-1)[start:]  # less than 2**24 each: whole numbers in float32
+        for k in range(lines):
+            more, sum_of = fired[k * channels :], found[k * features :]
+            for i in range(length):
+                sum_of[i] += np.float64(more[i])
