@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from small_networks import NETWORKS, compiled, inputs_of
 
+from snncc.analysis import Domain
 from snncc.config import WEIGHTS
 from snncc.network import SpikingNetwork
 from snncc.neurons.response import BLOCK
-from snncc.runtime import fused, int8_conv
+from snncc.runtime import float_conv, fused, int8_conv
+from snncc.runtime.coded_run import CodedRunner
+from snncc.runtime.float_conv import vector_width
 from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.reference import ReferenceSimulator, Simulation, _Neuron
+from snncc.runtime.route import Route
 from snncc.runtime.walk import Walk
 
 T = 5
@@ -100,6 +105,61 @@ def test_residual_networks_run_on_codes() -> None:
     assert len(plan.neurons) == 4
     assert len(plan.inside) == 2
     assert len(FusedExecutor(network_of("maxpool_pads", weights="int8").network, T).route.coded.pools) == 1
+
+
+@pytest.mark.skipif(not vector_width(), reason="the processor lacks the instructions")
+@pytest.mark.parametrize(("name", "pools"), [("residual", 0), ("maxpool_pads", 1), ("mobile", 0)])
+def test_convolutions_of_spikes_run_with_their_neurons(name: str, pools: int) -> None:
+    """All neurons, the convolutions and sums in front of them, and pools between: no session is left among them."""
+    route = FusedExecutor(network_of(name).network, T).route
+    plan = route.coded
+    assert plan.driven.keys() == route.neurons
+    assert len(plan.pools) == pools
+    assert plan.inside >= {n.name for n in route.graph.nodes if n.op == "Conv" and n.name in temporal_of(route)}
+    assert not [step for step in route.temporal if route.has_session(step)]
+    assert route.light
+
+
+def temporal_of(route: Route) -> set[str]:
+    return {name for name, domain in route.analysis.domains.items() if domain is Domain.TEMPORAL}
+
+
+@pytest.mark.parametrize("name", ["residual", "maxpool_pads", "mobile"])
+def test_networks_run_without_the_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, feeds = network_of(name), inputs_of(NETWORKS[name].model(), 3, seed=6)
+    native = FusedExecutor(network.network, T)
+    monkeypatch.setattr(float_conv, "vector_width", lambda: 0)
+    plain = FusedExecutor(network.network, T)
+    assert not plain.route.coded.driven
+    check_same(plain.run(feeds), native.run(feeds))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.parametrize("trace", [False, True])
+def test_blocks_of_timesteps_side_by_side_are_no_matter(threads: int, trace: bool) -> None:
+    """One sample of a light network, bit for bit."""
+    network, feeds = network_of("residual"), inputs_of(NETWORKS["residual"].model(), 1, seed=9)
+    wanted = FusedExecutor(network.network, T, 1).run(feeds, trace=trace)
+    found = FusedExecutor(network.network, T, threads).run(feeds, trace=trace)
+    for name, values in {**wanted.outputs, **wanted.trace, **wanted.spikes}.items():
+        parts = {**found.outputs, **found.trace, **found.spikes}
+        np.testing.assert_array_equal(parts[name], values)
+
+
+@pytest.mark.skipif(not vector_width(), reason="the processor lacks the instructions")
+def test_an_error_in_one_block_of_timesteps_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, feeds = network_of("residual"), inputs_of(NETWORKS["residual"].model(), 1)
+    executor, calls = FusedExecutor(network.network, T, 3), itertools.count()
+    plain = CodedRunner.neurons
+
+    def failing(*arguments: Any) -> Any:
+        if next(calls) == 4:
+            raise MemoryError("no room")
+        return plain(*arguments)
+
+    monkeypatch.setattr(CodedRunner, "neurons", failing)
+    with pytest.raises(MemoryError):
+        executor.run(feeds)
 
 
 def test_inputs_and_earlier_results_stay_as_they_are() -> None:
