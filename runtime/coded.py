@@ -206,7 +206,9 @@ def _burst(
                 v_mem[i] = v_init * theta[i]
                 fired[i] = none
             if not fresh:
-                v_mem[:size] = state[n, start : start + size]
+                before = state[n, start : start + size]
+                for i in range(size):
+                    v_mem[i] = before[i]
             for t in range(timesteps):
                 a, out = one[min(t, len(one) - 1), n, start : start + size], counts[t, n, start : start + size]
                 for i in range(size):
@@ -228,7 +230,9 @@ def _burst(
             for i in range(size):
                 total[i] += np.int32(fired[i])
             if len(state):
-                state[n, start : start + size] = v_mem[:size]
+                after = state[n, start : start + size]
+                for i in range(size):
+                    after[i] = v_mem[i]
 
 
 @compiled
@@ -264,8 +268,10 @@ def _signed(
                 sums[i] = none
                 fired[i] = none
             if not fresh:
-                net[:size] = count[n, start : start + size]
-                sums[:size] = earlier[n, start : start + size]
+                before, summed = count[n, start : start + size], earlier[n, start : start + size]
+                for i in range(size):
+                    net[i] = before[i]
+                    sums[i] = summed[i]
             for t in range(timesteps):
                 a, out = one[min(t, len(one) - 1), n, start : start + size], counts[t, n, start : start + size]
                 for i in range(size):
@@ -291,8 +297,10 @@ def _signed(
             for i in range(size):
                 total[i] += np.int32(fired[i])
             if len(count):
-                count[n, start : start + size] = net[:size]
-                earlier[n, start : start + size] = sums[:size]
+                after, later = count[n, start : start + size], earlier[n, start : start + size]
+                for i in range(size):
+                    after[i] = net[i]
+                    later[i] = sums[i]
 
 
 @compiled
