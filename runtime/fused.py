@@ -1,12 +1,15 @@
 """The fused executor: the network layer by layer over blocks of timesteps, each part by what does it fastest.
 
-Linear pieces between neurons run in ONNX Runtime with time folded into the batch axis, into arrays that are used again
-and again. Neurons are one compiled loop over all timesteps of a block, in place. Samples go through in chunks small
-enough for the cache, several chunks side by side; what is static is computed once, and so is what follows the last
-neuron. Networks whose time can't be folded step through it, all samples of a batch together.
+On processors with AVX2, convolutions of spikes run on a kernel of our own together with the neurons behind them: from
+counts to counts, channels last, part by part of a layer in the cache; see `snncc.runtime.conv_neurons`. So do layers
+with 8-bit weights, on whole numbers: see `snncc.runtime.coded_plan`. Other linear pieces between neurons run in ONNX
+Runtime with time folded into the batch axis, into arrays that are used again and again, and neurons there are one
+compiled loop over all timesteps of a block, in place.
 
-Layers with 8-bit weights run on whole numbers, and so do the neurons and pools around them, channels last: see
-`snncc.runtime.coded_plan`.
+Samples go through in chunks small enough for the cache, several chunks side by side. A single one has all threads: they
+share the work of each layer, or, where there is little of it, each takes a block of timesteps. What is static is
+computed once, and so is what follows the last neuron. Networks whose time can't be folded step through it, all samples
+of a batch together.
 """
 
 from __future__ import annotations
