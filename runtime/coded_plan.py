@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ import onnx_graphsurgeon as gs
 from snncc.analysis import Analysis, Domain, Form, NeuronSite
 from snncc.graph import DOMAIN, FLOAT_OF, consumers, producers
 from snncc.runtime.coded import CodedNeurons
-from snncc.runtime.conv_neurons import WORK, ConvNeurons
+from snncc.runtime.conv_neurons import ConvNeurons
 from snncc.runtime.float_conv import FloatConv, runs_in_float
 from snncc.runtime.int8_conv import Int8Layer, runs_natively
 from snncc.runtime.parameters import NeuronParameters
@@ -28,7 +27,6 @@ class CodedPlan:
         neurons: neurons that write counts.
         driven: those of them that the convolutions of their current run with, in float32.
         terms: names of the tensors that such a neuron reads: what is convolved comes first, the rest is added.
-        heavy: those whose timesteps are worth several threads each.
         inside: nodes that run with the neuron behind them: convolutions, and sums of two tensors.
         pools: MaxPools over time on counts, with kernel, strides and padding.
     """
@@ -37,7 +35,6 @@ class CodedPlan:
     neurons: dict[str, CodedNeurons] = field(default_factory=dict)
     driven: dict[str, ConvNeurons] = field(default_factory=dict)
     terms: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    heavy: set[str] = field(default_factory=set)
     inside: set[str] = field(default_factory=set)
     pools: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
@@ -118,10 +115,7 @@ class _Chooser:
             return
         neurons = CodedNeurons(NeuronParameters.of(self.nodes[site.node]), site.dims[0])
         if driving or (not self.plan.layers and len(site.dims) == 3):
-            driven = ConvNeurons(neurons, [FloatConv(node) for node in driving])
-            self.plan.driven[site.node] = driven
-            if driven.products(math.prod(site.dims[1:])) > WORK:
-                self.plan.heavy.add(site.node)
+            self.plan.driven[site.node] = ConvNeurons(neurons, [FloatConv(node) for node in driving])
             made = {node.outputs[0].name for node in driving}
             terms = (*(node.inputs[0].name for node in driving), *(name for name in terms if name not in made))
         self.plan.neurons[site.node] = neurons

@@ -26,7 +26,7 @@ _FLOATS = 1 << 19
 _PARTS = 8
 """Parts that a layer is cut into if several threads run them."""
 
-WORK = 1 << 23
+_WORK = 1 << 22
 """Multiplications, and those of a neuron at a timestep, below which a second thread isn't worth waking."""
 
 _NEURON = 32
@@ -131,10 +131,6 @@ class ConvNeurons:
             carried.update({name: np.moveaxis(state, -1, 1) for name, state in zip(names, states, strict=True)})
         return self.neurons.coded(counts), emitted.transpose(2, 0, 1)
 
-    def products(self, pixels: int) -> int:
-        """Return the multiplications for so many pixels of the output, and what neurons take in terms of them."""
-        return pixels * self.neurons.channels * (_NEURON + sum(conv.products for conv in self.convolutions))
-
     def _cut(self, timesteps: int, shape: tuple[int, ...], several: bool) -> _Cut:
         """Return the parts for what arrives with a shape [N, C, H, W], if there are several threads or one."""
         key = (timesteps, shape, several)
@@ -142,7 +138,8 @@ class ConvNeurons:
             return self._cuts[key]
         size = self.convolutions[0].output_shape(shape[2:]) if self.convolutions else shape[2:]
         height, width = size
-        side_by_side = several and timesteps * shape[0] * self.products(height * width) > WORK
+        products = _NEURON + sum(conv.products for conv in self.convolutions)
+        side_by_side = several and timesteps * shape[0] * height * width * self.neurons.channels * products > _WORK
         blocks = filled(self.neurons.channels) // max([LANES, *(c.block for c in self.convolutions)])
         stripes = -(-height // min(height, -(-_PIXELS // width)))
         if side_by_side:

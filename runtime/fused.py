@@ -90,8 +90,6 @@ class FusedExecutor:
         """
         size = min(most, -(-samples // self.threads)) if self.route.splits else samples
         parts = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
-        if len(parts) == 1 and self.route.light:
-            return [(Walk(self.route, self._runners(1), self.threads, self.each), parts[0])]
         runners = self._runners(self.threads if len(parts) == 1 else 1)
         return [(Walk(self.route, runners), rows) for rows in parts]
 

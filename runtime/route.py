@@ -30,7 +30,6 @@ class Route:
         leaving: names of the temporal tensors of which the mean over time is wanted in the end.
         outputs: names of the network's outputs.
         splits: whether samples can go apart.
-        light: whether a timestep of a sample is too little work, in every layer, to be shared by threads.
         needs_constant: a node or output that makes sense only while the input doesn't change; None if there is none.
         frames: names of the inputs that present a frame at each timestep.
         period: timesteps after which all neurons start anew; None if they never do.
@@ -54,9 +53,6 @@ class Route:
         # Outputs that samples share are those of the whole batch.
         apart = not analysis.readout_blockers and analysis.batched.issuperset(self.outputs)
         self.splits = analysis.foldable and apart
-        names = {step.name for step in self.temporal if not isinstance(step, Segment)}
-        own = names <= self.coded.driven.keys() | self.coded.pools.keys() and len(names) == len(self.temporal)
-        self.light = own and not self.coded.heavy
         self.needs_constant = _needs_constant(graph, analysis)
         marks = [node for node in graph.nodes if is_frames(node)]
         self.frames = tuple(node.inputs[0].name for node in marks)

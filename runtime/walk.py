@@ -7,8 +7,7 @@ It doesn't matter how long the blocks are: the state and all that comes of it ar
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +29,6 @@ _PERIODS = ":periods"
 """Where the state keeps what the readout reads, summed over the periods that are over; no node bears that name."""
 
 
-Each = Callable[[Callable[[int], None], range], object]
-
-
 class Walk:
     """Some samples on their way.
 
@@ -42,17 +38,8 @@ class Walk:
         result: spikes so far.
     """
 
-    def __init__(self, route: Route, runners: Runners, lanes: int = 1, each: Each | None = None) -> None:
-        """Begin before the first timestep.
-
-        Args:
-            route: the network's steps.
-            runners: what runs them.
-            lanes: blocks of timesteps that run side by side, each a step of the route behind the one before.
-            each: does something for each of these numbers, all at the same time; where there are several lanes.
-        """
+    def __init__(self, route: Route, runners: Runners) -> None:
         self.route, self.runners = route, runners
-        self._lanes, self._each = lanes, each
         self.done = 0
         self.carried: dict[str, Carried] = {}
         self.result = Simulation({})
@@ -104,47 +91,19 @@ class Walk:
         ends = self.route.period is not None and self.phase + timesteps == self.route.period
         held = {n: np.broadcast_to(v, (timesteps, *v.shape)) for n, v in self._shown.items()}
         # The block's arrays are used again: what comes from outside is copied.
-        inputs = {n: np.array(v, order="C") for n, v in {**held, **frames}.items()}
-        size = -(-timesteps // self._lanes)
-        blocks = []
-        for start in range(0, timesteps, size):
-            stop = min(start + size, timesteps)
-            now = {name: value[start:stop] for name, value in inputs.items()}
-            blocks.append(_Block(self, stop - start, now, not last or stop < timesteps, self.phase + start))
-        self._run(blocks)
-        within = {name: _joined([b.in_form(name, Form.MEAN) for b in blocks]) for name in self.route.leaving}
+        block = _Block(self, timesteps, {n: np.array(v, order="C") for n, v in {**held, **frames}.items()}, not last)
+        for step in self.route.temporal:
+            block.run(step)
+        within = {name: block.in_form(name, Form.MEAN) for name in self.route.leaving}
         sums = self.carried.get(_PERIODS)
         means = within if sums is None else {n: self._over_periods(v, sums.get(n)) for n, v in within.items()}
         self._means = {name: np.array(value[-1]) for name, value in means.items()}
         steps = [self._outputs({n: v[t] for n, v in means.items()}) for t in range(timesteps if trace else 0)]
         if ends:
             self._start_anew({n: v[-1] for n, v in within.items() if v.dtype.kind == "f"}, sums or {})
-        for block in blocks:
-            block.give_back()
+        block.give_back()
         self.done += timesteps
         return steps
-
-    def _run(self, blocks: list[_Block]) -> None:
-        """Run blocks of timesteps; of several, each follows the one before it, from which it takes the state."""
-        if self._each is None or len(blocks) == 1:
-            for block in blocks:
-                for step in self.route.temporal:
-                    block.run(step)
-            return
-        done: list[queue.SimpleQueue[None]] = [queue.SimpleQueue() for _ in blocks]
-
-        def run(lane: int) -> None:
-            try:
-                for step in self.route.temporal:
-                    if lane:
-                        done[lane - 1].get()
-                    blocks[lane].run(step)
-                    done[lane].put(None)
-            finally:
-                for _ in self.route.temporal:  # after an error, nobody waits for what won't be done
-                    done[lane].put(None)
-
-        self._each(run, range(len(blocks)))
 
     def _over_periods(self, within: Array, sums: Array | None) -> Array:
         """Return the means over all timesteps so far, of those within this period [timesteps, N, ...]."""
@@ -191,7 +150,6 @@ class _Block:
     timesteps: int
     frames: dict[str, Array]
     keep: bool
-    phase: int
 
     def __post_init__(self) -> None:
         self._route, self._buffers = self.walk.route, self.walk.runners.buffers
@@ -216,12 +174,12 @@ class _Block:
 
     def in_form(self, name: str, form: Form) -> Array:
         """Return a tensor [timesteps, N, ...] in a form; one that isn't temporal as it is."""
-        value = self._value(name)
+        value, walk = self._value(name), self.walk
         if not self._route.is_temporal(name) or not self._route.analysis.needs_conversion(name, form, value.dtype):
             return value
         if (name, form) not in self._converted:
             convert = running_mean if form is Form.MEAN else gains
-            self._converted[name, form] = convert(value, self._carried(f"{name}:{form.value}"), self.phase)
+            self._converted[name, form] = convert(value, self._carried(f"{name}:{form.value}"), walk.phase)
         return self._converted[name, form]
 
     def _value(self, name: str) -> Array:
@@ -238,7 +196,7 @@ class _Block:
 
     def _carried(self, key: str) -> Carried | None:
         """Return the state of a node, or of a tensor's conversion; None where nobody wants it."""
-        if not self.keep and not self.phase:
+        if not self.keep and not self.walk.phase:
             return None
         return self.walk.carried.setdefault(key, {})
 
@@ -256,7 +214,7 @@ class _Block:
         mine = value is self._values[source] and self._left[source] == 1 and source not in route.kept
         spikes = value if mine else self._buffers.take((self.timesteps, *value.shape[1:]))
         carried = self._carried(node.name)
-        fired = route.fused[node.name].fire(self._apart(value), self._apart(spikes), carried, self.phase)
+        fired = route.fused[node.name].fire(self._apart(value), self._apart(spikes), carried, self.walk.phase)
         self._add(self.walk.result.spikes, node.name, fired)
         self._values[node.outputs[0].name] = spikes
         if mine:
@@ -273,7 +231,7 @@ class _Block:
         else:
             terms = [self._term(term) for term in coded.terms[name]]
             carried = self._carried(name)
-            self._values[target], fired = on_codes.neurons(name, terms, self.timesteps, carried, self.phase)
+            self._values[target], fired = on_codes.neurons(name, terms, self.timesteps, carried, self.walk.phase)
             self._add(result.spikes, name, fired)
 
     def _term(self, name: str) -> Coded | Array:
@@ -312,7 +270,3 @@ class _Block:
                 self._converted.pop((name, form), None)
         if value is not None and self._route.is_temporal(name) and value.dtype == np.float32:
             self._buffers.give(value)
-
-
-def _joined(parts: list[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

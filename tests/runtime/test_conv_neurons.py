@@ -143,7 +143,7 @@ def test_two_convolutions_in_any_parts(
 ) -> None:
     """A convolution and a projection with strides, of different spikes."""
     monkeypatch.setattr(conv_neurons, "_PIXELS", pixels)
-    monkeypatch.setattr(conv_neurons, "WORK", 0)
+    monkeypatch.setattr(conv_neurons, "_WORK", 0)
     nodes = [
         node(features, 12, (3, 3), pads=[1, 1, 1, 1]),
         node(features, 8, (1, 1), seed=5, strides=[2, 2]),
@@ -156,7 +156,7 @@ def test_two_convolutions_in_any_parts(
 @pytest.mark.parametrize("kind", ["counts", "currents", "constant"])
 @pytest.mark.parametrize("features", [20, 32])
 def test_what_is_added(features: int, kind: str, several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv_neurons, "WORK", 0)
+    monkeypatch.setattr(conv_neurons, "_WORK", 0)
     other: Any = counts_of(features, (9, 8), 3, seed=7)
     if kind != "counts":
         other = (np.random.default_rng(8).integers(-8, 9, (T, N, features, 9, 8)) / 8).astype(np.float32)
