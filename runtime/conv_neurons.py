@@ -26,7 +26,7 @@ _FLOATS = 1 << 19
 _PARTS = 8
 """Parts that a layer is cut into if several threads run them."""
 
-_WORK = 1 << 22
+_WORK = 1 << 25
 """Multiplications, and those of a neuron at a timestep, below which a second thread isn't worth waking."""
 
 _NEURON = 32
