@@ -205,7 +205,7 @@ class Comparison:
                 execute, backend = self._layer_by_layer, "fused"
                 result = execute(artifact, unseen[0])
             errors = relative_errors(result, unseen[1])
-            good = all(error < LIMIT for error in errors.values())
+            good = timesteps < max(self.request.timesteps) or all(error < LIMIT for error in errors.values())
             on_seen = {} if good else relative_errors(execute(artifact, seen[0]), seen[1])
         except StockError as error:
             self.note(reasons=[f"T={timesteps}: {error}"])

@@ -26,8 +26,8 @@ class Step:
     Attributes:
         timesteps: T.
         errors: by floating-point output, ‖SNN - ANN‖ / ‖ANN‖ (L2) on inputs that calibration hasn't seen.
-        seen: the same on calibration inputs, where an error isn't below `LIMIT`: what is much smaller there is a matter
-            of calibration, not of the method.
+        seen: the same on calibration inputs, at the longest T, if an error isn't below `LIMIT` there: what is much
+            smaller on them is a matter of calibration, not of the method.
         differing: by other output (class labels, indices), the share of entries that differ.
         loads: whether stock ONNX Runtime loads the artifact and, with the backend "artifact", runs it.
         backend: what ran: the "artifact" in stock ONNX Runtime, or snncc's "fused" executor, which needs less memory.

@@ -14,10 +14,16 @@ from conformance.inputs import network_inputs
 if TYPE_CHECKING:
     from snncc.errors import Obstacle
 
-WORK = 5 * 10**11
-"""Most multiply-accumulates of one calibration: fewer samples are taken for a large network."""
+WORK = 10**12
+"""Most work of one calibration, in multiply-accumulates: fewer samples are taken for a large network."""
+VALUE = 64
+"""A value of an activation costs about as much as so many multiply-accumulates: most of the time of a MobileNet goes to
+neurons and other elementwise operators, not to convolutions."""
 EVALUATED = 4
 """The share of that work that an evaluation takes is one in so many."""
+FEWEST = 4, 2
+"""Samples that are calibrated and evaluated even of a network that is too large. Fewer say little about others: their
+largest activations are far below the next sample's, and an error on one is chance."""
 VALUES = 1 << 29
 """Most values of the largest tensor in a calibration, over samples and timesteps."""
 
@@ -41,30 +47,29 @@ class Weight:
 
     Attributes:
         macs: multiply-accumulates, as far as they are known.
-        largest: values of the largest tensor.
+        values: of all its tensors.
+        largest: of the largest of them.
     """
 
     macs: int
+    values: int
     largest: int
 
     def calibration(self, wanted: int, timesteps: int) -> int:
-        """Return how many samples to calibrate on at T timesteps: those that were wanted, or what the limits allow.
-
-        One sample alone says nothing about others, so there are two even of a network that is too large, if they fit.
-        """
+        """Return how many samples to calibrate on at T timesteps: those that were wanted, or what the limits allow."""
         by_memory = VALUES // max(1, self.largest * timesteps)
-        return max(1, min(wanted, max(2, self._affordable(WORK, timesteps)), by_memory))
+        return max(1, min(wanted, max(FEWEST[0], self._affordable(WORK, timesteps)), by_memory))
 
     def evaluation(self, wanted: int, timesteps: int) -> int:
         """Return how many samples to evaluate, one after the other, at T timesteps."""
-        return max(1, min(wanted, self._affordable(WORK // EVALUATED, timesteps)))
+        return max(1, min(wanted, max(FEWEST[1], self._affordable(WORK // EVALUATED, timesteps))))
 
     def _affordable(self, work: int, timesteps: int) -> int:
-        return work // max(1, self.macs * (timesteps + 1))
+        return work // max(1, (self.macs + VALUE * self.values) * (timesteps + 1))
 
 
-def largest_tensor(model: onnx.ModelProto, open_size: int) -> int:
-    """Return how many values the largest tensor of one sample has; only those whose size is known count.
+def tensor_sizes(model: onnx.ModelProto, open_size: int) -> list[int]:
+    """Return how many values each tensor of one sample has, as far as its shape is known.
 
     Args:
         model: the network.
@@ -83,7 +88,7 @@ def largest_tensor(model: onnx.ModelProto, open_size: int) -> int:
         graph = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
     except Exception:  # whatever is wrong with the model: it isn't for this estimate to say
         graph = sized.graph
-    sizes = [1]
+    sizes = []
     weights = {tensor.name for tensor in graph.initializer}  # some exporters describe them too
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.name in weights:
@@ -91,7 +96,7 @@ def largest_tensor(model: onnx.ModelProto, open_size: int) -> int:
         shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         if all(size > 0 for size in shape):
             sizes.append(math.prod(shape) // batch)
-    return max(sizes)
+    return sizes
 
 
 def grouped(obstacles: Iterable[Obstacle]) -> list[str]:

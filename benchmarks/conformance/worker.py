@@ -14,7 +14,7 @@ from typing import Any
 
 from conformance.compare import Comparison, NoReferenceError, Request, is_shortage
 from conformance.row import COMPILED, CRASHED, FAILED, MEMORY, NO_REFERENCE, REFUSED
-from conformance.survey import Weight, facts, grouped, largest_tensor, read
+from conformance.survey import Weight, facts, grouped, read, tensor_sizes
 
 
 class Worker:
@@ -80,7 +80,8 @@ class Worker:
         analyse_network(loaded, context, Hook())
         summary = network_summary(context.analysis)
         self.note(**{key: summary.get(key) for key in ("neuron_layers", "spiking_share", "lowering")})
-        weight = Weight(summary["macs"]["total"], largest_tensor(loaded.model, open_size))
+        sizes = tensor_sizes(loaded.model, open_size)
+        weight = Weight(summary["macs"]["total"], sum(sizes), max(sizes, default=1))
         del loaded
         comparison.run(weight, open_size)
 

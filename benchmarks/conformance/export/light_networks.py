@@ -82,11 +82,17 @@ def _settle(model: onnx.ModelProto) -> None:
             change(node.input[4], np.maximum(variance, 1e-3))
         elif node.output[0] not in normed and len(node.input) == 3:
             mean, variance = _moments(model, node.output[0])
-            deviation = np.sqrt(variance.mean())
             kernel, bias = (numpy_helper.to_array(constant(name)).astype(np.float64) for name in node.input[1:])
-            change(node.input[1], kernel / deviation)
             bias = bias.ravel()
-            change(node.input[2], bias + (bias - mean) / deviation + (0.0 if node is layers[-1] else SHIFT))
+            if node is layers[-1]:
+                # The scores keep their means over the inputs, as in `enliven`: what is left without them is the small
+                # difference of large sums, so that 0.3 % of noise in each layer of ShuffleNet became 9 %.
+                deviation, shift = np.sqrt(np.var(mean - bias) + variance.mean()), bias
+            else:
+                deviation = np.sqrt(variance.mean())
+                shift = bias + (bias - mean) / deviation + SHIFT
+            change(node.input[1], kernel / deviation)
+            change(node.input[2], shift)
 
 
 def _moments(model: onnx.ModelProto, tensor: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
