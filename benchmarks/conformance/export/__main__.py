@@ -44,8 +44,8 @@ def main() -> None:
     for family in FAMILIES:
         try:
             networks = importlib.import_module(f"conformance.export.{family}").networks()
-        except ImportError as error:
-            print(f"left out {family}: {error}", file=sys.stderr, flush=True)
+        except (ImportError, OSError, RuntimeError) as error:  # torchvision and torch built for different devices, say
+            print(f"left out {family}: {_line(error)}", file=sys.stderr, flush=True)
             continue
         for name, write in networks.items():
             if not options.names or name.startswith(tuple(options.names)):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import conformance.export
 import onnx
 import pytest
 from conformance import cli, sources
 from conformance.export.__main__ import export
+from conformance.export.__main__ import main as export_all
 from conformance.row import COMPILED, REFUSED, Row, Step
 from small_network import small_model
 
@@ -118,3 +121,16 @@ def test_export_is_whole_or_not_at_all_and_done_once(tmp_path: Path, capsys: pyt
     export(tmp_path, "fine", lambda path: path.write_bytes(b"first") and None)
     export(tmp_path, "fine", fail)
     assert (tmp_path / "fine.onnx").read_bytes() == b"first"
+
+
+def test_family_whose_libraries_do_not_fit_together_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    (tmp_path / "fine.py").write_text("networks = lambda: {'net': lambda path: path.write_bytes(b'net') and None}")
+    monkeypatch.setattr(conformance.export, "__path__", [*conformance.export.__path__, str(tmp_path)])
+    monkeypatch.setattr("conformance.export.__main__.FAMILIES", ("broken", "fine"))
+    monkeypatch.setattr(sys, "argv", ["export", str(tmp_path / "out")])
+    export_all()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["net.onnx"]
+    assert "left out broken: operator torchvision::nms does not exist" in capsys.readouterr().err
