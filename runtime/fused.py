@@ -6,10 +6,9 @@ with 8-bit weights, on whole numbers: see `snncc.runtime.coded_plan`. Other line
 Runtime with time folded into the batch axis, into arrays that are used again and again, and neurons there are one
 compiled loop over all timesteps of a block, in place.
 
-Samples go through in chunks small enough for the cache, several chunks side by side. A single one has all threads: they
-share the work of each layer, or, where there is little of it, each takes a block of timesteps. What is static is
-computed once, and so is what follows the last neuron. Networks whose time can't be folded step through it, all samples
-of a batch together.
+Samples go through in chunks small enough for the cache, several chunks side by side; a single one has all threads,
+which share the work of each layer where there is enough of it. What is static is computed once, and so is what follows
+the last neuron. Networks whose time can't be folded step through it, all samples of a batch together.
 """
 
 from __future__ import annotations

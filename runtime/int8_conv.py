@@ -44,6 +44,15 @@ def available() -> bool:
     return bool(llvm.get_host_cpu_features().get("avx2", False))
 
 
+@functools.cache
+def dot_products() -> bool:
+    """Whether this processor adds products of bytes to sums in 32 bits (AVX-512 VNNI)."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    return all(features.get(name, False) for name in ("avx512f", "avx512vnni"))
+
+
 @dataclass(frozen=True)
 class Coded:
     """A tensor over time in 8 bits, channels last.

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
@@ -26,12 +25,13 @@ from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-DOT_PRODUCTS = all(llvm.get_host_cpu_features().get(name, False) for name in ("avx512f", "avx512vnni"))
-"""Whether the processor adds products of bytes to sums in 32 bits."""
-PIXELS = 12 if DOT_PRODUCTS else 6
+from snncc.runtime.int8_conv import dot_products
+
+_DOT_PRODUCTS = dot_products()
+PIXELS = 12 if _DOT_PRODUCTS else 6
 """Output pixels of a tile: as many as the registers hold sums of."""
-_VECTORS = 1 if DOT_PRODUCTS else 2
-_LANES = 16 if DOT_PRODUCTS else 8
+_VECTORS = 1 if _DOT_PRODUCTS else 2
+_LANES = 16 if _DOT_PRODUCTS else 8
 CHANNELS = 16
 """Output channels of a block."""
 TOGETHER = 4
@@ -194,7 +194,7 @@ def _tile(
         pairs = list(zip(signature.args, arguments, strict=True))
         arrays = [context.make_array(kind)(context, builder, value) for kind, value in pairs[:8]]
         data = [array.data for array in arrays]
-        tile = (_DotProducts if DOT_PRODUCTS else _ShortSums)(builder, *data[:4])
+        tile = (_DotProducts if _DOT_PRODUCTS else _ShortSums)(builder, *data[:4])
         tile.emit(builder.extract_value(arrays[2].shape, 0), arguments[8])
         tile.write(data[4], data[5], arguments[9], data[6], data[7])
         return context.get_dummy_value()

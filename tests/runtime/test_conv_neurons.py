@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
+from apart import is_apart, run_apart
 from numpy.lib.stride_tricks import sliding_window_view
 
 from snncc.runtime import conv_neurons, float_conv
@@ -216,11 +215,8 @@ def test_weights_are_packed_in_blocks_of_output_channels() -> None:
     assert packed(weight[:, :1], True, 16).shape == (1, 2, 32)
 
 
-@pytest.mark.skipif(vector_width() != 16 or os.environ.get("SNNCC_TEST_WIDTH") == "8", reason="vectors are short here")
-def test_with_shorter_vectors(tmp_path: Any) -> None:
-    """What a processor with AVX2 alone would run, in a process that keeps its machine code apart."""
-    code = "from snncc.runtime import float_conv; float_conv.vector_width = lambda: 8; import pytest, sys; "
-    code += f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {__file__!r}, '-k', 'convolution or parts']))"
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "SNNCC_TEST_WIDTH": "8"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.skipif(vector_width() != 16 or is_apart(), reason="vectors are short here")
+def test_with_shorter_vectors(tmp_path: Path) -> None:
+    """What a processor with AVX2 alone would run."""
+    patch = "from snncc.runtime import float_conv; float_conv.vector_width = lambda: 8"
+    run_apart(patch, __file__, "convolution or parts", tmp_path)

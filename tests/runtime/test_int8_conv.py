@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
+from apart import is_apart, run_apart
 from numpy.lib.stride_tricks import sliding_window_view
 
 from snncc.graph import DOMAIN, INT8_CONV, INT8_MATMUL
 from snncc.passes.int8_layer import MOST_COUNTS
-from snncc.runtime.int8_conv import Int8Layer, Parallel, alone, available, packed
+from snncc.runtime.int8_conv import Int8Layer, Parallel, alone, available, dot_products, packed
 
 pytestmark = pytest.mark.skipif(not available(), reason="the processor lacks the instructions")
 
@@ -126,3 +128,10 @@ def test_weights_are_packed_four_inputs_by_sixteen_outputs() -> None:
                 step, place = column * 2 + channel // 4, (output % 16) * 4 + channel % 4
                 assert found[output // 16, step, place] == weight[output, channel, 0, column]
     assert np.count_nonzero(found) == np.count_nonzero(weight)
+
+
+@pytest.mark.skipif(not dot_products() or is_apart(), reason="the processor lacks the instructions")
+def test_without_dot_products(tmp_path: Path) -> None:
+    """What a processor with AVX2 alone would run."""
+    patch = "from snncc.runtime import int8_conv; int8_conv.dot_products = lambda: False"
+    run_apart(patch, __file__, "sums or zero or parts", tmp_path)
