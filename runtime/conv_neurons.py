@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.carried import Carried
 from snncc.runtime.coded import CodedNeurons, Floats, channels_last, taken
-from snncc.runtime.float_conv import LANES, FloatConv, filled
+from snncc.runtime.float_conv import LANES, FloatConv, FloatRun, filled
 from snncc.runtime.int8_conv import Coded, Parallel, alone
+from snncc.runtime.matrix_conv import MatrixConv, is_exact
+from snncc.runtime.matrix_unit import available
 
 _PIXELS = 256
 """Output pixels that a part has, or that it convolves together over timesteps: weights are read once for them."""
@@ -36,13 +38,14 @@ _NO_COUNTS = np.empty((0, 0, 0, 0, 0), np.uint8)
 _NO_FLOATS = np.empty((0, 0, 0, 0, 0), np.float32)
 _NO_UNIT = np.empty(0, np.float32)
 
-Conv = tuple[NDArray[np.uint8], Floats, Floats, NDArray[np.int64], tuple[int, ...]]
-_NO_CONV: Conv = (_NO_COUNTS, _NO_UNIT, np.empty((0, 0, 0), np.float32), np.empty(0, np.int64), (0,) * 9)
+_NO_CONV = (_NO_COUNTS, _NO_UNIT, np.empty((0, 0, 0), np.float32), np.empty(0, np.int64), (0,) * 9)
+
+Run = FloatRun | MatrixConv
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """How a layer is cut into parts: see `float_tile.simulate`.
+    """How a layer is cut into parts: see `layer_loop.simulate`.
 
     Attributes:
         size: height and width of the output.
@@ -77,7 +80,7 @@ class ConvNeurons:
         self.neurons, self.convolutions = neurons, convolutions
         self._bias = np.sum([np.zeros(neurons.channels, np.float32), *(c.bias for c in convolutions)], axis=0)
         self._cuts: dict[tuple[int, tuple[int, ...], bool], _Cut] = {}
-        self._fixed: dict[tuple[int, int], tuple[Floats, NDArray[np.int64], tuple[int, ...]]] = {}
+        self._runs: list[Run] | None = None
 
     def fire(
         self,
@@ -102,15 +105,19 @@ class ConvNeurons:
         Returns:
             The counts, and the number of spikes of each element over time and samples, float64 [C, H, W].
         """
-        from snncc.runtime.float_tile import simulate
+        from snncc.runtime.layer_loop import simulate
 
         p, convolutions = self.neurons.parameters, self.convolutions
-        cut = self._cut(timesteps, terms[0].shape[1:], parallel is not alone)
+        if self._runs is None:
+            self._runs = _runs(convolutions, terms)
+        runs = self._runs
+        cut = self._cut(runs, timesteps, terms[0].shape[1:], parallel is not alone)
         counts = buffers.take_bytes((timesteps, terms[0].shape[1], *cut.size, self.neurons.channels))
         emitted = np.zeros(counts.shape[2:])
         names = ("v_mem",) if p.op == "BurstIF" else ("count", "total")
         states = [taken(carried, name, counts.shape[1:]) for name in names]
-        convs = [self._conv(c, term, cut.size[1]) for c, term in zip(convolutions, terms, strict=False)] or [_NO_CONV]
+        read = [term.values for term in terms[: len(runs)] if isinstance(term, Coded)]
+        convs = [run.arguments(v, cut.rows, cut.size[1]) for run, v in zip(runs, read, strict=True)] or [_NO_CONV]
         residual, unit, zero, added = _others(terms[len(convolutions) :])
         sizes = (
             len(convolutions), cut.rows, cut.channels, cut.together, int(p.op != "BurstIF"), self.neurons.offset, zero,
@@ -131,53 +138,47 @@ class ConvNeurons:
             carried.update({name: np.moveaxis(state, -1, 1) for name, state in zip(names, states, strict=True)})
         return self.neurons.coded(counts), emitted.transpose(2, 0, 1)
 
-    def _cut(self, timesteps: int, shape: tuple[int, ...], several: bool) -> _Cut:
+    def _cut(self, runs: list[Run], timesteps: int, shape: tuple[int, ...], several: bool) -> _Cut:
         """Return the parts for what arrives with a shape [N, C, H, W], if there are several threads or one."""
         key = (timesteps, shape, several)
         if key in self._cuts:
             return self._cuts[key]
         size = self.convolutions[0].output_shape(shape[2:]) if self.convolutions else shape[2:]
-        height, width = size
-        products = _NEURON + sum(conv.products for conv in self.convolutions)
+        (height, width), all_channels = size, filled(self.neurons.channels)
+        products = _NEURON + sum(run.products for run in runs)
         side_by_side = several and timesteps * shape[0] * height * width * self.neurons.channels * products > _WORK
-        blocks = filled(self.neurons.channels) // max([LANES, *(c.block for c in self.convolutions)])
+        blocks = all_channels // max([LANES, *(run.block for run in runs)])
         stripes = -(-height // min(height, -(-_PIXELS // width)))
         if side_by_side:
             stripes = max(stripes, min(height, -(-_PARTS // blocks)))
         rows = -(-height // stripes)
         stripes = -(-height // rows)
+        source = max([0, *(run.source(rows, width) for run in runs)])
+
+        def together(groups: int) -> int:
+            room = _FLOATS // (source + rows * width * all_channels // groups)
+            wanted = timesteps if matrices else -(-_PIXELS // (rows * width))
+            return max(1, min(timesteps, wanted, room))
+
+        matrices = any(isinstance(run, MatrixConv) for run in runs)
+        least = _PARTS if side_by_side else 1
         possible = [g for g in range(1, blocks + 1) if blocks % g == 0]
-        groups = next((g for g in possible if stripes * g >= _PARTS), blocks) if side_by_side else 1
-        channels = filled(self.neurons.channels) // groups
-        source = max([0, *(conv.rows(rows) * conv.columns(width) * conv.channels for conv in self.convolutions)])
-        current = rows * width * channels
-        together = max(1, min(timesteps, -(-_PIXELS // (rows * width)), _FLOATS // (source + current)))
-        room = source * together + (together + 6) * current
-        cut = _Cut(size, rows, channels, together, source * together, stripes * groups, room, side_by_side)
+        groups = next((g for g in possible if stripes * g >= least), blocks)
+        while matrices and groups < blocks and together(groups) < timesteps:  # weights are read once for all of them
+            groups = next(g for g in possible if g > groups)
+        channels, steps = all_channels // groups, together(groups)
+        spare = max([0, *(run.spare for run in runs)])
+        room = source * steps + spare + (steps + 6) * rows * width * channels
+        cut = _Cut(size, rows, channels, steps, source * steps + spare, stripes * groups, room, side_by_side)
         return self._cuts.setdefault(key, cut)
 
-    def _conv(self, conv: FloatConv, source: Coded | Floats, width: int) -> Conv:
-        """Return a convolution of counts as the kernel takes it, for so wide an output."""
-        if not isinstance(source, Coded):
-            raise TypeError("a convolution reads counts")
-        key = (id(conv), source.values.shape[3])
-        if key not in self._fixed:
-            columns = conv.columns(width)
-            starts, run = conv.runs(columns)
-            down, right = conv.strides
-            numbers = (
-                down,
-                right,
-                *conv.pads[:2],
-                conv.rows(1),
-                columns,
-                run,
-                int(source.zero[0]),
-                int(conv.depthwise),
-            )
-            self._fixed[key] = np.tile(source.step, source.values.shape[3]), starts, numbers
-        unit, starts, numbers = self._fixed[key]
-        return source.values, unit, conv.weights, starts, numbers
+
+def _runs(convolutions: list[FloatConv], terms: list[Coded | Floats]) -> list[Run]:
+    """Return what runs convolutions of counts: matrices of bytes if all of them can, and this processor."""
+    sources = [term for term in terms[: len(convolutions)] if isinstance(term, Coded)]
+    pairs = list(zip(convolutions, sources, strict=True))
+    kind = MatrixConv if available() and all(is_exact(conv, term.step) for conv, term in pairs) else FloatRun
+    return [kind(conv, term.step, int(term.zero[0])) for conv, term in pairs]
 
 
 def _others(terms: list[Coded | Floats]) -> tuple[NDArray[np.uint8], Floats, int, Floats]:

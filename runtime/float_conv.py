@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import platform
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -37,16 +38,16 @@ class FloatConv:
         depthwise: each output channel reads the input channel of its number alone.
         channels: input channels.
         features: output channels.
+        weight: float32 [features, C_in, H, W].
         bias: float32 [features].
-        weights: [blocks, inputs of a window, output channels of a block]; one block if it is depthwise.
         kernel: height and width of the window.
         strides: its steps.
         pads: rows above, columns to the left, rows below and columns to the right that are zeros.
     """
 
     def __init__(self, node: gs.Node) -> None:
-        """Lay out its weights; see `runs_in_float`."""
-        weight = np.asarray(constant(node.inputs[1]), np.float32)
+        """Read a node; see `runs_in_float`."""
+        self.weight = weight = np.asarray(constant(node.inputs[1]), np.float32)
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         self.features = len(weight)
         self.depthwise = int(node.attrs.get("group", 1)) > 1
@@ -56,12 +57,11 @@ class FloatConv:
         self.strides: tuple[int, ...] = tuple(node.attrs.get("strides", (1, 1)))
         self.dilations: tuple[int, ...] = tuple(node.attrs.get("dilations", (1, 1)))
         self.pads: tuple[int, ...] = tuple(node.attrs.get("pads", (0, 0, 0, 0)))
-        self.weights = aligned(packed(weight, self.depthwise, vector_width()))
 
-    @property
-    def block(self) -> int:
-        """Output channels that are computed together."""
-        return 1 if self.depthwise else self.weights.shape[2]
+    @functools.cached_property
+    def weights(self) -> NDArray[np.float32]:
+        """[blocks, inputs of a window, output channels of a block]; one block if it is depthwise."""
+        return aligned(packed(self.weight, self.depthwise, vector_width()))
 
     @property
     def products(self) -> int:
@@ -82,13 +82,47 @@ class FloatConv:
         """Return how many columns of the padded input so many columns of the output read."""
         return (outputs - 1) * self.strides[1] + self.dilations[1] * (self.kernel[1] - 1) + 1
 
-    def runs(self, columns: int) -> tuple[NDArray[np.int64], int]:
+
+class FloatRun:
+    """A convolution of counts as `snncc.runtime.float_tile` runs it.
+
+    Attributes:
+        block: output channels that are computed together.
+        products: multiplications for each output.
+    """
+
+    spare = 0
+
+    def __init__(self, conv: FloatConv, unit: NDArray[np.float32], zero: int) -> None:
+        """Read counts of which `zero` is no spike, and whose spikes of a channel are `unit` [C_in]."""
+        self.conv, self.products = conv, conv.products
+        self.block = LANES if conv.depthwise else conv.weights.shape[2]
+        self._unit, self._zero = unit, zero
+        self._fixed: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.int64], tuple[int, ...]]] = {}
+
+    def source(self, rows: int, columns: int) -> int:
+        """Return the floats of the padded input of a timestep, for so large an output."""
+        return self.conv.rows(rows) * self.conv.columns(columns) * self.conv.channels
+
+    def arguments(self, values: NDArray[np.uint8], rows: int, columns: int) -> tuple[Any, ...]:
+        """Return the convolution of counts [T, N, H, W, C] as `float_tile.drive` takes it."""
+        conv, key = self.conv, (values.shape[3], columns)
+        if key not in self._fixed:
+            wide = conv.columns(columns)
+            starts, run = self._runs(wide)
+            sizes = (*conv.strides, *conv.pads[:2], conv.rows(1), wide, run, self._zero, int(conv.depthwise))
+            self._fixed[key] = np.tile(self._unit, values.shape[3]), starts, sizes
+        unit, starts, sizes = self._fixed[key]
+        return values, unit, conv.weights, starts, sizes
+
+    def _runs(self, columns: int) -> tuple[NDArray[np.int64], int]:
         """Return where the runs of inputs of a window begin in a padded input so wide, and how long each is."""
-        down = np.arange(self.kernel[0]) * self.dilations[0] * columns * self.channels
-        right = np.arange(self.kernel[1]) * self.dilations[1] * self.channels
-        if self.depthwise or self.dilations[1] > 1:
-            return (down[:, None] + right).reshape(-1).astype(np.int64), self.channels
-        return down.astype(np.int64), self.kernel[1] * self.channels
+        conv = self.conv
+        down = np.arange(conv.kernel[0]) * conv.dilations[0] * columns * conv.channels
+        right = np.arange(conv.kernel[1]) * conv.dilations[1] * conv.channels
+        if conv.depthwise or conv.dilations[1] > 1:
+            return (down[:, None] + right).reshape(-1).astype(np.int64), conv.channels
+        return down.astype(np.int64), conv.kernel[1] * conv.channels
 
 
 def runs_in_float(node: gs.Node) -> bool:

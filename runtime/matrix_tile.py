@@ -1,0 +1,240 @@
+"""The inner loop of convolutions on a unit that multiplies matrices of bytes (AMX): counts times signed weights.
+
+    sums[m, c] += count of pixel m at 64 inputs × weights of 64 inputs × 16 columns      for each step of a window
+
+Columns are output channels, or the bytes of their weights. The unit's eight registers hold the sums of 32 pixels and
+three times 16 columns, and what is multiplied next. Numba reaches the instructions through LLVM's names for them.
+Import this module only where `snncc.runtime.matrix_unit` has found the processor able.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils as _cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from snncc.runtime.matrix_conv import CHANNELS, INPUTS, PIXELS
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Sums = NDArray[np.int32]
+Conv = tuple[Bytes, NDArray[np.int8], NDArray[np.int64], NDArray[np.int64], Sums, Floats, Floats, tuple[int, ...]]
+_REGISTERS, _BYTES = 8, CHANNELS * INPUTS
+
+cgutils: Any = _cgutils
+_I8, _I16, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(64)
+_POINTER, _NOTHING = _I8.as_pointer(), ir.VoidType()
+
+
+def _call(builder: Any, name: str, *operands: Any) -> None:
+    kind = ir.FunctionType(_NOTHING, [operand.type for operand in operands])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), operands)
+
+
+@intrinsic
+def start(typing_context: Any) -> Any:
+    """Give all registers of the unit 16 rows of 64 bytes; between this and `stop`, nothing else may use it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        settings = [1] + [0] * 15 + [64, 0] * _REGISTERS + [0] * 16 + [PIXELS] * _REGISTERS + [0] * 8
+        kind = ir.ArrayType(_I8, 64)
+        place = cgutils.alloca_once_value(builder, ir.Constant(kind, settings))
+        _call(builder, "ldtilecfg", builder.bitcast(place, _POINTER))
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def stop(typing_context: Any) -> Any:
+    """Give the unit back."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _call(builder, "tilerelease")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def _tile_of(matrices: int, columns: int) -> Any:
+    def tile(typing_context: Any, source: Any, first: Any, apart: Any, steps: Any, weights: Any, sums: Any) -> Any:
+        """Write the sums of 16 pixels for each matrix, whose windows begin at `first` and then so far apart.
+
+        Args: source: bytes. first, apart: int64. steps: int64, where in a window the inputs of each step begin.
+        weights: int8 [steps, columns, 16, 64]. sums: int32 [matrices · 16, columns · 16], both flat.
+        """
+        signature = types.void(source, first, apart, steps, weights, sums)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            def data(which: int) -> Any:
+                return context.make_array(signature.args[which])(context, builder, arguments[which])
+
+            b, step_list = builder, data(3)
+            start = b.gep(b.bitcast(data(0).data, _POINTER), [arguments[1]])
+            far = arguments[2]
+            begins = [b.gep(start, [b.mul(far, _I64(m * PIXELS))]) for m in range(matrices)]
+            packed, found = (b.bitcast(data(i).data, _POINTER) for i in (4, 5))
+            of_inputs, of_weights = _I8(_REGISTERS - 2), _I8(_REGISTERS - 1)
+            for register in range(matrices * columns):
+                _call(b, "tilezero", _I8(register))
+            with cgutils.for_range(b, b.extract_value(step_list.shape, 0), intp=_I64) as loop:
+                place = b.load(b.gep(step_list.data, [loop.index]))
+                of_step = b.gep(packed, [b.mul(loop.index, _I64(_BYTES * columns))])
+                for m in range(matrices):
+                    _call(b, "tileloadd64", of_inputs, b.gep(begins[m], [place]), far)
+                    for c in range(columns):
+                        _call(b, "tileloadd64", of_weights, b.gep(of_step, [_I64(_BYTES * c)]), _I64(INPUTS))
+                        _call(b, "tdpbusd", _I8(m * columns + c), of_inputs, of_weights)
+            line = 4 * CHANNELS * columns
+            for m in range(matrices):
+                for c in range(columns):
+                    target = b.gep(found, [_I64(m * PIXELS * line + 4 * CHANNELS * c)])
+                    _call(b, "tilestored64", _I8(m * columns + c), target, _I64(line))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return intrinsic(tile)
+
+
+_one_by_one, _two_by_one = _tile_of(1, 1), _tile_of(2, 1)
+_one_by_three, _two_by_three = _tile_of(1, 3), _tile_of(2, 3)
+_part = numba.njit(nogil=True, error_model="numpy")
+
+
+@_part
+def _lay_out(
+    image: Bytes,
+    begin: tuple[int, int],
+    strides: tuple[int, int],
+    phases: NDArray[np.int64],
+    size: tuple[int, int, int],
+    zero: np.uint8,
+    out: Bytes,
+) -> None:
+    """Write rows of an image [H, W, C] of counts, padded, as an image for each phase, of `size` each.
+
+    The first one is row and column `begin` of the image; of the rows of `out`, only so many are read.
+    """
+    height, width, channels = image.shape
+    (down, right), (rows, high, wide), counts = strides, size, image.reshape(-1)
+    length = wide * channels
+    for p in range(len(phases)):
+        left = begin[1] + phases[p, 1]
+        first = -(left // right) if left < 0 else 0  # columns before that are beyond the image
+        last = min(wide, max(first, (width - left + right - 1) // right))
+        for q in range(rows):
+            y = begin[0] + phases[p, 0] + q * down
+            line = out[(p * high + q) * length : (p * high + q + 1) * length]
+            if y < 0 or y >= height:
+                line[:] = zero
+                continue
+            line[: first * channels] = zero
+            line[last * channels :] = zero
+            row = counts[y * width * channels : (y + 1) * width * channels]
+            if right == 1:
+                target, read = line[first * channels : last * channels], row[(left + first) * channels :]
+                for i in range(len(target)):
+                    target[i] = read[i]
+            else:
+                for x in range(first, last):
+                    target, read = line[x * channels :], row[(left + x * right) * channels :]
+                    for i in range(channels):
+                        target[i] = read[i]
+
+
+@_part
+def _add(
+    sums: Sums, first: int, count: int, columns: int, wide: int, zero: Sums, scale: Floats, channels: int, out: Floats
+) -> None:
+    """Add what three sums of bytes amount to; of pixels in lines of `wide`, the first `columns` are outputs."""
+    for m in range(count):
+        y = (first + m) // wide
+        x = first + m - y * wide
+        if x < columns:
+            row, target = sums[m * 3 * CHANNELS :], out[(y * columns + x) * channels :]
+            for c in range(CHANNELS):
+                high = np.float32(row[c] - zero[0, c]) * np.float32(65536)
+                middle = np.float32(row[CHANNELS + c] - zero[1, c]) * np.float32(256)
+                low = np.float32(row[2 * CHANNELS + c] - zero[2, c])
+                target[c] += (high + middle + low) * scale[c]
+
+
+@_part
+def _add_rounded(
+    sums: Sums,
+    first: int,
+    count: int,
+    columns: int,
+    wide: int,
+    zero: Sums,
+    scale: Floats,
+    code: Floats,
+    channels: int,
+    out: Floats,
+) -> None:
+    """Add what sums amount to after they were rounded to 8 bits, as QLinearConv and DequantizeLinear do it."""
+    none, most = np.float32(0), np.float32(255)
+    for m in range(count):
+        y = (first + m) // wide
+        x = first + m - y * wide
+        if x < columns:
+            row, target = sums[m * CHANNELS :], out[(y * columns + x) * channels :]
+            for c in range(CHANNELS):
+                value = np.float32(row[c] - zero[0, c]) * scale[c]
+                rounded = np.rint(min(max(value, none), most))
+                target[c] += (rounded - code[1, c]) * code[0, c]
+
+
+@_part
+def drive(conv: Conv, part: tuple[int, ...], source: Floats, out: Floats) -> None:
+    """Add a convolution to out [timesteps, rows, columns, channels], a part of a layer.
+
+    Args:
+        conv: counts uint8 [T, N, H, W, C]; weights [blocks, steps, 3 or 1, 16, 64]; where in a window the inputs of
+            each step begin; the phases; what the sums of no spikes are, int32 [3 or 1, C]; what a sum of 1 is,
+            float32 [C]; for 8-bit currents the size of a step and the code of zero, float32 [2, C]; and sizes.
+        part: first timestep, the one behind the last, sample, first row of the output, rows, columns, first channel,
+            channels.
+        source: room for the padded input.
+        out: the currents, flat.
+    """
+    counts, weights, steps, phases, zero, scale, code, sizes = conv
+    begin, end_, n, first, rows, columns, channel, channels = part
+    down, right, top, left, high, wide, more, none, image = sizes
+    room, of_inputs = source.view(np.uint8), counts.shape[4]
+    for t in range(begin, end_):
+        target = room[(t - begin) * image : (t - begin + 1) * image]
+        corner, size = (first * down - top, -left), (rows + more, high, wide)
+        _lay_out(counts[t, n], corner, (down, right), phases, size, np.uint8(none), target)
+    pixels, planes = (rows - 1) * wide + columns, weights.shape[2]
+    sums = np.empty(2 * PIXELS * planes * CHANNELS, np.int32)
+    start()
+    for block in range(channel // CHANNELS, (channel + channels) // CHANNELS):
+        packed, output = weights[block].reshape(-1), block * CHANNELS
+        of_none, of_one = zero[:, output : output + CHANNELS], scale[output : output + CHANNELS]
+        for t in range(begin, end_):
+            current = out[(t - begin) * rows * columns * channels + output - channel :]
+            for p in range(0, pixels, 2 * PIXELS):
+                place, several = (t - begin) * image + p * of_inputs, pixels - p > PIXELS
+                count = min(pixels - p, 2 * PIXELS)
+                if planes == 3:
+                    if several:
+                        _two_by_three(room, place, of_inputs, steps, packed, sums)
+                    else:
+                        _one_by_three(room, place, of_inputs, steps, packed, sums)
+                    _add(sums, p, count, columns, wide, of_none, of_one, channels, current)
+                else:
+                    if several:
+                        _two_by_one(room, place, of_inputs, steps, packed, sums)
+                    else:
+                        _one_by_one(room, place, of_inputs, steps, packed, sums)
+                    of_code = code[:, output : output + CHANNELS]
+                    _add_rounded(sums, p, count, columns, wide, of_none, of_one, of_code, channels, current)
+    stop()
