@@ -150,7 +150,7 @@ class MatrixConv:
         self.zero = np.zeros((PLANES, filled_up), np.int32)
         self.zero[:, : conv.features] = zero * planes.sum(axis=(2, 3), dtype=np.int64)
         self.weights = packed(planes, self.window.runs(1, 1, conv.channels))
-        self.code = np.empty((0, 0), np.float32)
+        self.code = np.zeros((2, filled_up), np.float32)
 
     def source(self, rows: int, columns: int) -> int:
         """Return the floats that hold the padded input of a timestep, for so large an output."""

@@ -30,6 +30,7 @@ _REGISTERS, _BYTES = 8, CHANNELS * INPUTS
 cgutils: Any = _cgutils
 _I8, _I16, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(64)
 _POINTER, _NOTHING = _I8.as_pointer(), ir.VoidType()
+_FLOATS, _INTS = ir.VectorType(ir.FloatType(), CHANNELS), ir.VectorType(ir.IntType(32), CHANNELS)
 
 
 def _call(builder: Any, name: str, *operands: Any) -> None:
@@ -149,47 +150,50 @@ def _lay_out(
                         target[i] = read[i]
 
 
-@_part
-def _add(
-    sums: Sums, first: int, count: int, columns: int, wide: int, zero: Sums, scale: Floats, channels: int, out: Floats
-) -> None:
-    """Add what three sums of bytes amount to; of pixels in lines of `wide`, the first `columns` are outputs."""
-    for m in range(count):
-        y = (first + m) // wide
-        x = first + m - y * wide
-        if x < columns:
-            row, target = sums[m * 3 * CHANNELS :], out[(y * columns + x) * channels :]
-            for c in range(CHANNELS):
-                high = np.float32(row[c] - zero[0, c]) * np.float32(65536)
-                middle = np.float32(row[CHANNELS + c] - zero[1, c]) * np.float32(256)
-                low = np.float32(row[2 * CHANNELS + c] - zero[2, c])
-                target[c] += (high + middle + low) * scale[c]
+def _value_of(planes: int) -> Any:
+    def value(
+        typing_context: Any, sums: Any, place: Any, zero: Any, apart: Any, scale: Any, code: Any, out: Any, target: Any
+    ) -> Any:
+        """Add to 16 floats of out at `target` what the sums of their bytes at `place` amount to.
+
+        Args: zero: sums of no spikes, `apart` from each other for each byte. scale: what a sum of 1 is. code: of one
+        byte, where the current is rounded to 8 bits, the size of a step and, so far from it, the code of zero.
+        """
+        signature = types.void(sums, place, zero, apart, scale, code, out, target)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            def vector(which: int, at: Any, kind: Any) -> Any:
+                data = context.make_array(signature.args[which])(context, builder, arguments[which]).data
+                return builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
+
+            b, apart = builder, arguments[3]
+            total = None
+            for plane in range(planes):
+                of_plane = vector(0, b.add(arguments[1], _I64(plane * CHANNELS)), _INTS)
+                of_none = vector(2, b.mul(apart, _I64(plane)), _INTS)
+                found = b.sitofp(b.sub(b.load(of_plane, align=4), b.load(of_none, align=4)), _FLOATS)
+                if plane < planes - 1:
+                    found = b.fmul(found, ir.Constant(_FLOATS, [float(256 ** (planes - 1 - plane))] * CHANNELS))
+                total = found if total is None else b.fadd(total, found)
+            total = b.fmul(total, b.load(vector(4, _I64(0), _FLOATS), align=4))
+            if planes == 1:  # as QLinearConv and DequantizeLinear do it
+                none, most = (ir.Constant(_FLOATS, [bound] * CHANNELS) for bound in (0.0, 255.0))
+                total = b.select(b.fcmp_ordered(">", total, none), total, none)
+                total = b.select(b.fcmp_ordered("<", total, most), total, most)
+                kind = ir.FunctionType(_FLOATS, [_FLOATS])
+                total = b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.rint.v16f32"), [total])
+                total = b.fsub(total, b.load(vector(5, apart, _FLOATS), align=4))
+                total = b.fmul(total, b.load(vector(5, _I64(0), _FLOATS), align=4))
+            current = vector(6, arguments[7], _FLOATS)
+            b.store(b.fadd(b.load(current, align=4), total), current, align=4)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return intrinsic(value)
 
 
-@_part
-def _add_rounded(
-    sums: Sums,
-    first: int,
-    count: int,
-    columns: int,
-    wide: int,
-    zero: Sums,
-    scale: Floats,
-    code: Floats,
-    channels: int,
-    out: Floats,
-) -> None:
-    """Add what sums amount to after they were rounded to 8 bits, as QLinearConv and DequantizeLinear do it."""
-    none, most = np.float32(0), np.float32(255)
-    for m in range(count):
-        y = (first + m) // wide
-        x = first + m - y * wide
-        if x < columns:
-            row, target = sums[m * CHANNELS :], out[(y * columns + x) * channels :]
-            for c in range(CHANNELS):
-                value = np.float32(row[c] - zero[0, c]) * scale[c]
-                rounded = np.rint(min(max(value, none), most))
-                target[c] += (rounded - code[1, c]) * code[0, c]
+_of_three, _of_one = _value_of(3), _value_of(1)
 
 
 @_part
@@ -206,35 +210,42 @@ def drive(conv: Conv, part: tuple[int, ...], source: Floats, out: Floats) -> Non
         out: the currents, flat.
     """
     counts, weights, steps, phases, zero, scale, code, sizes = conv
-    begin, end_, n, first, rows, columns, channel, channels = part
+    begin, end, n, first, rows, columns, channel, channels = part
     down, right, top, left, high, wide, more, none, image = sizes
     room, of_inputs = source.view(np.uint8), counts.shape[4]
-    for t in range(begin, end_):
+    for t in range(begin, end):
         target = room[(t - begin) * image : (t - begin + 1) * image]
         corner, size = (first * down - top, -left), (rows + more, high, wide)
         _lay_out(counts[t, n], corner, (down, right), phases, size, np.uint8(none), target)
-    pixels, planes = (rows - 1) * wide + columns, weights.shape[2]
-    sums = np.empty(2 * PIXELS * planes * CHANNELS, np.int32)
+    pixels, planes, features = (rows - 1) * wide + columns, weights.shape[2], len(scale)
+    sums, values = np.empty(2 * PIXELS * planes * CHANNELS, np.int32), rows * columns * channels
+    zeros, codes = zero.reshape(-1), code.reshape(-1)
     start()
-    for block in range(channel // CHANNELS, (channel + channels) // CHANNELS):
-        packed, output = weights[block].reshape(-1), block * CHANNELS
-        of_none, of_one = zero[:, output : output + CHANNELS], scale[output : output + CHANNELS]
-        for t in range(begin, end_):
-            current = out[(t - begin) * rows * columns * channels + output - channel :]
+    for output in range(channel, channel + channels, CHANNELS):
+        packed = weights[output // CHANNELS].reshape(-1)
+        of_none, of_unit, of_code = zeros[output:], scale[output:], codes[output:]
+        for t in range(begin, end):
+            current = out[(t - begin) * values + output - channel :]
             for p in range(0, pixels, 2 * PIXELS):
                 place, several = (t - begin) * image + p * of_inputs, pixels - p > PIXELS
-                count = min(pixels - p, 2 * PIXELS)
-                if planes == 3:
-                    if several:
-                        _two_by_three(room, place, of_inputs, steps, packed, sums)
-                    else:
-                        _one_by_three(room, place, of_inputs, steps, packed, sums)
-                    _add(sums, p, count, columns, wide, of_none, of_one, channels, current)
-                else:
+                if planes == 1:
                     if several:
                         _two_by_one(room, place, of_inputs, steps, packed, sums)
                     else:
                         _one_by_one(room, place, of_inputs, steps, packed, sums)
-                    of_code = code[:, output : output + CHANNELS]
-                    _add_rounded(sums, p, count, columns, wide, of_none, of_one, of_code, channels, current)
+                elif several:
+                    _two_by_three(room, place, of_inputs, steps, packed, sums)
+                else:
+                    _one_by_three(room, place, of_inputs, steps, packed, sums)
+                y, x = p // wide, p % wide
+                for m in range(min(pixels - p, 2 * PIXELS)):
+                    if x < columns:  # what is beyond is no output
+                        target = (y * columns + x) * channels
+                        if planes == 1:
+                            _of_one(sums, m * CHANNELS, of_none, features, of_unit, of_code, current, target)
+                        else:
+                            _of_three(sums, m * 3 * CHANNELS, of_none, features, of_unit, of_code, current, target)
+                    x += 1
+                    if x == wide:
+                        x, y = 0, y + 1
     stop()
