@@ -36,9 +36,7 @@ _NEURON = 32
 
 _NO_COUNTS = np.empty((0, 0, 0, 0, 0), np.uint8)
 _NO_FLOATS = np.empty((0, 0, 0, 0, 0), np.float32)
-_NO_UNIT = np.empty(0, np.float32)
-
-_NO_CONV = (_NO_COUNTS, _NO_UNIT, np.empty((0, 0, 0), np.float32), np.empty(0, np.int64), (0,) * 9)
+_NO_CONV = (_NO_COUNTS, np.empty(0, np.float32), np.empty((0, 0, 0), np.float32), np.empty(0, np.int64), (0,) * 9)
 
 Run = FloatRun | MatrixConv
 
@@ -78,7 +76,9 @@ class ConvNeurons:
 
     def __init__(self, neurons: CodedNeurons, convolutions: list[FloatConv]) -> None:
         self.neurons, self.convolutions = neurons, convolutions
-        self._bias = np.sum([np.zeros(neurons.channels, np.float32), *(c.bias for c in convolutions)], axis=0)
+        bias = np.sum([np.zeros(neurons.channels, np.float32), *(c.bias for c in convolutions)], axis=0)
+        self._theta, self._bias = _filled(neurons.theta, 1.0), _filled(bias, 0.0)
+        self._nothing = np.zeros((1, 1, 1, 1, len(self._bias)), np.uint8)
         self._cuts: dict[tuple[int, tuple[int, ...], bool], _Cut] = {}
         self._runs: list[Run] | None = None
 
@@ -118,17 +118,18 @@ class ConvNeurons:
         states = [taken(carried, name, counts.shape[1:]) for name in names]
         read = [term.values for term in terms[: len(runs)] if isinstance(term, Coded)]
         convs = [run.arguments(v, cut.rows, cut.size[1]) for run, v in zip(runs, read, strict=True)] or [_NO_CONV]
-        residual, unit, zero, added = _others(terms[len(convolutions) :])
+        residual, unit, zero, added = self._others(terms[len(convolutions) :])
         sizes = (
-            len(convolutions), cut.rows, cut.channels, cut.together, int(p.op != "BurstIF"), self.neurons.offset, zero,
-            done, int(bool(carried)), cut.padded,
+            len(convolutions), cut.rows, cut.channels, cut.together, int(p.op != "BurstIF"), done, int(bool(carried)),
+            cut.padded,
         )  # fmt: skip
-        bounds = (p.v_init, np.float32(p.max_burst), p.upper)
+        offset = np.float32(self.neurons.offset)
+        bounds = (np.float32(p.v_init), np.float32(p.max_burst), np.float32(p.upper), np.float32(zero), offset)
 
         def work(begin: int, end: int) -> None:
             scratch = buffers.take((cut.room,))
             simulate(
-                begin, end, sizes, bounds, convs[0], convs[-1], residual, unit, added, self.neurons.theta, self._bias,
+                begin, end, sizes, bounds, convs[0], convs[-1], residual, unit, added, self._theta, self._bias,
                 counts, emitted, states[0], states[-1], scratch,
             )  # fmt: skip
             buffers.give(scratch)
@@ -137,6 +138,12 @@ class ConvNeurons:
         if carried is not None:
             carried.update({name: np.moveaxis(state, -1, 1) for name, state in zip(names, states, strict=True)})
         return self.neurons.coded(counts), emitted.transpose(2, 0, 1)
+
+    def _others(self, terms: list[Coded | Floats]) -> tuple[NDArray[np.uint8], Floats, int, Floats]:
+        """Return what is added to the current: counts, the spike of each channel, the count of none; and floats."""
+        if terms and isinstance(terms[0], Coded):
+            return terms[0].values, _filled(terms[0].step, 0.0), int(terms[0].zero[0]), _NO_FLOATS
+        return self._nothing, np.zeros_like(self._bias), 0, channels_last(terms[0]) if terms else _NO_FLOATS
 
     def _cut(self, runs: list[Run], timesteps: int, shape: tuple[int, ...], several: bool) -> _Cut:
         """Return the parts for what arrives with a shape [N, C, H, W], if there are several threads or one."""
@@ -168,7 +175,7 @@ class ConvNeurons:
             groups = next(g for g in possible if g > groups)
         channels, steps = all_channels // groups, together(groups)
         spare = max([0, *(run.spare for run in runs)])
-        room = source * steps + spare + (steps + 6) * rows * width * channels
+        room = source * steps + spare + (steps + 3) * rows * width * channels
         cut = _Cut(size, rows, channels, steps, source * steps + spare, stripes * groups, room, side_by_side)
         return self._cuts.setdefault(key, cut)
 
@@ -181,10 +188,8 @@ def _runs(convolutions: list[FloatConv], terms: list[Coded | Floats]) -> list[Ru
     return [kind(conv, term.step, int(term.zero[0])) for conv, term in pairs]
 
 
-def _others(terms: list[Coded | Floats]) -> tuple[NDArray[np.uint8], Floats, int, Floats]:
-    """Return what is added to the current: counts with the spike of each channel and the count of none, or floats."""
-    if not terms:
-        return _NO_COUNTS, _NO_UNIT, 0, _NO_FLOATS
-    if isinstance(terms[0], Coded):
-        return terms[0].values, terms[0].step, int(terms[0].zero[0]), _NO_FLOATS
-    return _NO_COUNTS, _NO_UNIT, 0, channels_last(terms[0])
+def _filled(values: Floats, beyond: float) -> Floats:
+    """Return what is there for each channel, filled up to whole vectors."""
+    result = np.full(filled(len(values)), beyond, np.float32)
+    result[: len(values)] = values
+    return result

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from snncc.runtime import float_tile, neuron_loops
 from snncc.runtime.matrix_unit import available
-from snncc.runtime.neuron_loops import copy, fill, fire, fire_signed
+from snncc.runtime.neuron_loops import fire
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -75,12 +75,12 @@ def _simulate(
         begin: first part.
         end: the part behind the last one.
         sizes: int64: convolutions, rows of a part, channels of a part, timesteps that are convolved together, whether
-            neurons are signed, the spike count that is written as zero, that in `residual`, timesteps before, whether
-            there is a state, floats of a padded input.
-        bounds: float32: v0, ψ, and the bound of what a signed neuron encodes.
+            neurons are signed, timesteps before, whether there is a state, floats of a padded input.
+        bounds: float32: v0, ψ, the bound of what a signed neuron encodes, and the codes of no spike in `residual` and
+            in `counts`.
         first: a convolution, as `float_tile.drive` or `matrix_tile.drive` takes it.
         second: another one, or the same where there is none.
-        residual: counts that are added to the current, uint8 [T, N, H, W, C], or empty.
+        residual: counts that are added to the current, uint8 [T, N, H, W, C], or [1, 1, 1, 1, C] that add nothing.
         unit: float32 [C], their spikes.
         added: float32 [T or 1, N, H, W, C] that is added to the current, or empty.
         theta: float32 [C].
@@ -90,89 +90,70 @@ def _simulate(
         state: v_mem, or the spikes of signed neurons so far, float32 [N, H, W, C], or empty where nothing is kept.
         sums: currents of signed neurons so far, the same.
         scratch: float32, large enough.
+
+    What is there for each channel is filled up to whole vectors.
     """
-    convolutions, of_rows, channels, together, signed, offset, zero, done, goes_on, padded = sizes
+    convolutions, of_rows, channels, together, signed, done, goes_on, padded = sizes
     timesteps, samples, height, width, features = counts.shape
-    groups = -(-features // channels)
-    v_init, max_burst, upper = bounds
-    shown, none = np.float32(offset), np.float32(zero)
+    groups, kept = -(-features // channels), state.size > 0
+    flat, codes, image = counts.reshape(-1), residual.reshape(-1), height * width * features
+    has_codes, has_added = int(residual.size == counts.size), added.size > 0
+    given, of_given = added.reshape(-1), samples * image if len(added) > 1 else 0
     for part in range(begin, end):
         top, channel = part // groups * of_rows, part % groups * channels
-        rows = min(of_rows, height - top)
-        size, whole = rows * width * channels, of_rows * width * channels
-        # Where the channels of a part are all that there are, its pixels are one line of memory.
-        lines, length = (1, size) if channels == features else (rows * width, min(channels, features - channel))
+        rows, some = min(of_rows, height - top), min(channels, features - channel)
+        pixels = rows * width
+        size, start = pixels * channels, top * width * features + channel
         source, rest = scratch[:padded], scratch[padded:]
-        units, shifts, scales = rest[:size], rest[whole : whole + size], rest[2 * whole : 2 * whole + size]
-        own, own_sums, fired = rest[3 * whole :][:size], rest[4 * whole :][:size], rest[5 * whole :][:size]
-        current = rest[6 * whole :]
-        if part == begin or groups > 1:
-            fill(rest[:whole].reshape(-1, channels), theta, channel, np.float32(1))
-            fill(rest[whole : 2 * whole].reshape(-1, channels), bias, channel, np.float32(0))
-            if residual.size:
-                fill(rest[2 * whole : 3 * whole].reshape(-1, channels), unit, channel, np.float32(0))
-        start = (top * width) * features + channel
-        for i in range(size):
-            fired[i] = np.float32(0)
-        in_place = state.size > 0 and lines == 1
+        own, own_sums, fired, current = rest[:size], rest[size : 2 * size], rest[2 * size :][:size], rest[3 * size :]
+        fired[:] = 0
         for n in range(samples):
-            v_mem = state[n].reshape(-1)[start : start + size] if in_place else own
-            total = sums[n].reshape(-1)[start : start + size] if in_place else own_sums
-            if not goes_on:
-                for i in range(size):
-                    v_mem[i] = np.float32(0) if signed else v_init * units[i]
-                if signed:
-                    for i in range(size):
-                        total[i] = np.float32(0)
-            elif not in_place:
-                copy(state[n].reshape(-1)[start:], features, v_mem, channels, lines, length)
-                if signed:
-                    copy(sums[n].reshape(-1)[start:], features, total, channels, lines, length)
+            v_mem, v_at, v_apart = (state.reshape(-1), n * image + start, features) if kept else (own, 0, channels)
+            total, s_at, s_apart = (sums.reshape(-1), n * image + start, features) if kept else (own_sums, 0, channels)
+            states = (v_mem, v_at, v_apart, total, s_at, s_apart, fired, 0, channels)
             for t in range(0, timesteps, together):
-                steps = (t, min(timesteps, t + together))
-                for s in range(steps[1] - t):
-                    now = current[s * size : (s + 1) * size]
-                    for i in range(size):
-                        now[i] = shifts[i]
-                    if residual.size:
-                        codes = residual[t + s, n].reshape(-1)[start:]
-                        for k in range(lines):
-                            codes_k, target = codes[k * features :], now[k * channels :]
-                            scale = scales[k * channels :]
-                            for i in range(length):
-                                target[i] += (np.float32(codes_k[i]) - none) * scale[i]
-                    if added.size:
-                        values = added[min(t + s, len(added) - 1), n].reshape(-1)[start:]
-                        for k in range(lines):
-                            values_k, target = values[k * features :], now[k * channels :]
-                            for i in range(length):
-                                target[i] += values_k[i]
-                place = (t, steps[1], n, top, rows, width, channel, channels)
+                steps = min(together, timesteps - t)
+                place = (t, t + steps, n, top, rows, width, channel, channels)
+                now = t * samples * image + n * image + start
+                arriving = (current, 0, channels, size)
+                if has_added and not convolutions:
+                    arriving = (given, t * of_given + n * image + start, features, of_given)
+                elif has_added:
+                    for s in range(steps):
+                        at = (t + s) * of_given + n * image + start
+                        for p in range(pixels):
+                            target, values = current[s * size + p * channels :], given[at + p * features :]
+                            for c in range(some):
+                                target[c] = values[c]
+                else:
+                    current[: steps * size] = 0
                 if convolutions:
                     _drive(first, place, source, current)
                 if convolutions > 1:
                     _drive(second, place, source, current)
-                for s in range(steps[1] - t):
-                    now = current[s * size : (s + 1) * size]
-                    if signed:
-                        most = upper * np.float32(done + t + s + 1)
-                        fire_signed(now, units, v_mem, total, fired, v_init, max_burst, most)
-                    else:
-                        fire(now, units, v_mem, fired, max_burst)
-                    out = counts[t + s, n].reshape(-1)[start:]
-                    for k in range(lines):
-                        spikes, target = now[k * channels :], out[k * features :]
-                        for i in range(length):
-                            target[i] = np.uint8(np.int32(spikes[i] + shown))
-            if state.size and not in_place:
-                copy(v_mem, channels, state[n].reshape(-1)[start:], features, lines, length)
-                if signed:
-                    copy(total, channels, sums[n].reshape(-1)[start:], features, lines, length)
+                fire(
+                    arriving,
+                    (
+                        codes,
+                        has_codes * now if has_codes else channel,
+                        has_codes * features,
+                        has_codes * samples * image,
+                    ),
+                    (flat, now, features, samples * image),
+                    states,
+                    (theta, bias, unit, channel),
+                    bounds,
+                    (pixels, some),
+                    signed,
+                    steps,
+                    int(t == 0 and not goes_on),
+                    done + t,
+                )
         found = emitted.reshape(-1)[start:]  # less than 2**24 each: whole numbers in float32
-        for k in range(lines):
-            more, sum_of = fired[k * channels :], found[k * features :]
-            for i in range(length):
-                sum_of[i] += np.float64(more[i])
+        for p in range(pixels):
+            more, sum_of = fired[p * channels :], found[p * features :]
+            for c in range(some):
+                sum_of[c] += np.float64(more[c])
 
 
 def _kept(digest: str) -> Any:
