@@ -1,4 +1,4 @@
-"""Neurons and pooling of the fused executor on 8-bit codes, channels last.
+"""Neurons of the fused executor on 8-bit codes, channels last.
 
 The arithmetic is that of the float32 form, in the same order: a code is decoded as DequantizeLinear does it, two
 currents are added as Add does it, and the neuron then goes on as in `snncc.runtime.fused_neurons`.
@@ -129,38 +129,6 @@ def encode(values: Floats, unit: Floats, offset: int) -> NDArray[np.uint8]:
 def channels_last(values: Floats) -> Floats:
     """Return [T, N, C, ...] as a contiguous [T, N, ..., C]."""
     return np.ascontiguousarray(np.moveaxis(values, 2, -1))
-
-
-def pool(
-    coded: Coded,
-    kernel: tuple[int, ...],
-    strides: tuple[int, ...],
-    pads: tuple[int, ...],
-    out: NDArray[np.uint8],
-    carried: Carried | None = None,
-) -> NDArray[np.float64]:
-    """MaxPool of the spikes so far, as what it gains at each timestep; see `snncc.runtime.increments`.
-
-    Args:
-        coded: counts, uint8 [T, N, H, W, C].
-        kernel: height and width of the window.
-        strides: its steps.
-        pads: padding before the first row and column.
-        out: filled with counts that have the same offset, [T, N, H, W, C].
-        carried: the state from block to block: "sum", the spikes so far, and "applied", what the window finds among
-            them, int32 [N, H, W, C].
-
-    Returns:
-        Sum of what it passed on over time and samples, absolute, float64 [C, H, W].
-    """
-    passed = np.zeros(out.shape[2:], np.int32)
-    fresh, state = not carried, {} if carried is None else carried
-    total = state.setdefault("sum", np.empty(coded.values.shape[1:], np.int32))
-    applied = state.setdefault("applied", np.empty(out.shape[1:], np.int32))
-    (high, wide), (down, right), (top, left) = kernel, strides, pads
-    offset = np.int32(coded.zero[0])
-    _pool(coded.values, offset, high, wide, down, right, top, left, out, passed, total, applied, fresh)
-    return np.moveaxis(np.asarray(passed * coded.step, np.float64), -1, 0)
 
 
 @compiled
@@ -301,48 +269,3 @@ def _signed(
                 for i in range(size):
                     after[i] = net[i]
                     later[i] = sums[i]
-
-
-@compiled
-def _pool(
-    counts: NDArray[np.uint8],
-    offset: np.int32,
-    high: int,
-    wide: int,
-    down: int,
-    right: int,
-    top: int,
-    left: int,
-    out: NDArray[np.uint8],
-    passed: NDArray[np.int32],
-    sums_of: NDArray[np.int32],
-    applied: NDArray[np.int32],
-    fresh: bool,
-) -> None:
-    timesteps, samples, height, width, channels = counts.shape
-    rows, columns = out.shape[2], out.shape[3]
-    largest = np.empty(channels, np.int32)
-    for n in range(samples):
-        total, before = sums_of[n], applied[n]
-        if fresh:
-            total[:] = 0
-            before[:] = 0
-        for t in range(timesteps):
-            for y in range(height):
-                for x in range(width):
-                    sums, gained = total[y, x], counts[t, n, y, x]
-                    for c in range(channels):
-                        sums[c] += np.int32(gained[c]) - offset
-            for y in range(rows):
-                for x in range(columns):
-                    largest[:] = np.int32(-(1 << 31) + 1)
-                    for i in range(max(0, y * down - top), min(height, y * down - top + high)):
-                        for j in range(max(0, x * right - left), min(width, x * right - left + wide)):
-                            sums = total[i, j]
-                            for c in range(channels):
-                                largest[c] = max(largest[c], sums[c])
-                    earlier, target, total_passed = before[y, x], out[t, n, y, x], passed[y, x]
-                    for c in range(channels):
-                        total_passed[c] += abs(largest[c] - earlier[c])
-                        target[c] = np.uint8(largest[c] - earlier[c] + offset)
-                        earlier[c] = largest[c]

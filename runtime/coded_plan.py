@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import onnx_graphsurgeon as gs
 
 from snncc.analysis import Analysis, Domain, Form, NeuronSite
 from snncc.graph import DOMAIN, FLOAT_OF, consumers, producers
 from snncc.runtime.coded import CodedNeurons
-from snncc.runtime.conv_neurons import ConvNeurons
+from snncc.runtime.conv_neurons import ConvNeurons, PoolOverTime
 from snncc.runtime.float_conv import FloatConv, runs_in_float
 from snncc.runtime.int8_conv import Int8Layer, runs_natively
 from snncc.runtime.parameters import NeuronParameters
@@ -28,7 +27,7 @@ class CodedPlan:
         driven: those of them that the convolutions of their current run with, in float32.
         terms: names of the tensors that such a neuron reads: what is convolved comes first, the rest is added.
         inside: nodes that run with the neuron behind them: convolutions, and sums of two tensors.
-        pools: MaxPools over time on counts, with kernel, strides and padding.
+        pools: MaxPools over time on counts.
     """
 
     layers: dict[str, Int8Layer] = field(default_factory=dict)
@@ -36,7 +35,11 @@ class CodedPlan:
     driven: dict[str, ConvNeurons] = field(default_factory=dict)
     terms: dict[str, tuple[str, ...]] = field(default_factory=dict)
     inside: set[str] = field(default_factory=set)
-    pools: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    pools: dict[str, PoolOverTime] = field(default_factory=dict)
+
+    def chained(self, node: str) -> ConvNeurons | PoolOverTime | None:
+        """Return what a node is in a `snncc.runtime.chain`, if it is part of one."""
+        return self.driven.get(node) or self.pools.get(node)
 
     def runs(self, node: str) -> bool:
         """Whether a node runs on codes."""
@@ -157,16 +160,16 @@ class _Chooser:
         if window is not None and counted and self._feeds_layer(node.outputs[0].name):
             self.plan.pools[node.name] = window
 
-    def _window(self, node: gs.Node) -> tuple[Any, Any, Any] | None:
-        """Return kernel, strides and padding of a MaxPool over time that can run here."""
+    def _window(self, node: gs.Node) -> PoolOverTime | None:
+        """Return a MaxPool over time that can run here."""
         return _window(node) if is_pool_over_time(node, self.analysis) else None
 
 
-def _window(node: gs.Node) -> tuple[Any, Any, Any] | None:
-    """Return kernel, strides and padding of a plain MaxPool in two dimensions."""
+def _window(node: gs.Node) -> PoolOverTime | None:
+    """Return a plain MaxPool in two dimensions."""
     kernel = tuple(node.attrs.get("kernel_shape", ()))
     plain = node.attrs.get("auto_pad", "NOTSET") in ("NOTSET", "") and not node.attrs.get("ceil_mode", 0)
     plain &= all(d == 1 for d in node.attrs.get("dilations", ()))
     if node.op != "MaxPool" or node.domain not in (None, "") or len(kernel) != 2 or not plain:
         return None
-    return kernel, tuple(node.attrs.get("strides", (1, 1))), tuple(node.attrs.get("pads", (0, 0, 0, 0)))
+    return PoolOverTime(kernel, tuple(node.attrs.get("strides", (1, 1))), tuple(node.attrs.get("pads", (0, 0, 0, 0))))

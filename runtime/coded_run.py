@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.carried import Carried
-from snncc.runtime.coded import channels_last, decode, encode, pool
+from snncc.runtime.coded import channels_last, decode, encode
 from snncc.runtime.coded_plan import CodedPlan
 from snncc.runtime.int8_conv import Coded, Int8Layer, Parallel, alone
 
@@ -53,10 +53,6 @@ class CodedRunner:
         Returns:
             The counts, and what `CodedNeurons.fire` returns.
         """
-        driven = self.plan.driven.get(name)
-        if driven is not None:
-            plain = [self._plain(term) for term in terms]
-            return driven.fire(plain, timesteps, self.buffers, carried, done, self.parallel)
         layer = self.plan.neurons[name]
         ordered = [term if isinstance(term, Coded) else channels_last(term) for term in terms]
         last = ordered[0].values if isinstance(ordered[0], Coded) else ordered[0]
@@ -84,11 +80,13 @@ class CodedRunner:
         codes = out.reshape(timesteps, samples, *(out.shape[1:-1] if spatial else ()), layer.features)
         return Coded(codes, layer.step, layer.zero, layer.shift)
 
-    def _plain(self, term: Any) -> Any:
-        """Return what is added to a current as counts of spikes, or else as floats [T, N, C, ...]."""
-        if not self.plan.layers or not isinstance(term, Coded):  # what layers with 8-bit weights give is no count
-            return term
-        return self.dense(term) if term.shift.any() or (term.zero != term.zero[0]).any() else term
+    def given(self, term: Any) -> Any:
+        """Return what a chain reads: counts of spikes, or else floats [T, N, ..., C]."""
+        if not isinstance(term, Coded):
+            return channels_last(term)
+        if self.plan.layers and (term.shift.any() or (term.zero != term.zero[0]).any()):
+            return channels_last(self.dense(term))  # what layers with 8-bit weights give is no count
+        return term
 
     def _counts(self, layer: Int8Layer, value: Any) -> tuple[NDArray[np.uint8], int]:
         if isinstance(value, Coded):
@@ -98,13 +96,3 @@ class CodedRunner:
             value = self.dense(value)
         counts = encode(value, layer.unit, layer.offset)
         return counts, int(counts.max(initial=0))
-
-    def pool(self, name: str, value: Coded, carried: Carried | None) -> tuple[Coded, NDArray[np.float64]]:
-        """Run a MaxPool over time on counts; return counts, and what it passed on."""
-        kernel, strides, pads = self.plan.pools[name]
-        timesteps, samples, height, width, channels = value.values.shape
-        sides = zip((height, width), kernel, strides, pads[:2], pads[2:], strict=True)
-        size = [(n + a + b - k) // s + 1 for n, k, s, a, b in sides]
-        out = self.buffers.take_bytes((timesteps, samples, *size, channels))
-        passed = pool(value, kernel, strides, pads[:2], out, carried)
-        return Coded(out, value.step, value.zero, value.shift, value.most), passed

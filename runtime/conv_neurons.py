@@ -1,21 +1,25 @@
-"""Neurons together with the float32 convolutions of spikes that drive them: counts in, counts out, channels last.
+"""Neurons together with the convolutions of spikes that drive them, and pools: counts in, counts out, channels last.
 
 A layer is done part by part: some rows of its output and some of its channels, through all timesteps. A part's spikes,
-currents and membranes stay in the cache; what goes through memory are counts of one byte.
+currents and membranes stay in the cache; what goes through memory are counts of one byte. `snncc.runtime.chain` runs
+layers one after another.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.carried import Carried
-from snncc.runtime.coded import CodedNeurons, Floats, channels_last, taken
+from snncc.runtime.coded import CodedNeurons, Floats, taken
 from snncc.runtime.float_conv import LANES, FloatConv, FloatRun, filled
-from snncc.runtime.int8_conv import Coded, Parallel, alone
+from snncc.runtime.int8_conv import Coded
+from snncc.runtime.layer_table import NEURONS, POOL, address
 from snncc.runtime.matrix_conv import MatrixConv, is_exact
 from snncc.runtime.matrix_unit import available
 
@@ -25,45 +29,35 @@ _PIXELS = 256
 _FLOATS = 1 << 19
 """Floats of the padded input and of the currents of a part, at most, if it convolves timesteps together."""
 
-_PARTS = 8
+_PARTS = 4
 """Parts that a layer is cut into if several threads run them."""
 
-_WORK = 1 << 25
-"""Multiplications, and those of a neuron at a timestep, below which a second thread isn't worth waking."""
+_WORK = 1 << 21
+"""Multiplications, and those of a neuron at a timestep, below which a layer isn't cut for several threads."""
 
 _NEURON = 32
 """Multiplications that take as long as a neuron at a timestep."""
 
-_NO_COUNTS = np.empty((0, 0, 0, 0, 0), np.uint8)
-_NO_FLOATS = np.empty((0, 0, 0, 0, 0), np.float32)
-_NO_CONV = (_NO_COUNTS, np.empty(0, np.float32), np.empty((0, 0, 0), np.float32), np.empty(0, np.int64), (0,) * 9)
-
 Run = FloatRun | MatrixConv
+Row = Any
+"""A row of a table: an element of a structured array, which can be written."""
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """How a layer is cut into parts: see `layer_loop.simulate`.
+class Written:
+    """What a row of the table says of a layer.
 
     Attributes:
-        size: height and width of the output.
-        rows: of the output, in a part.
-        channels: of the output, in a part.
-        together: timesteps that are convolved together.
-        padded: floats of the padded input of them.
-        parts: their number.
-        room: floats that a thread needs.
-        side_by_side: whether several threads run them.
+        output: its counts.
+        room: floats that a thread needs for a part.
+        work: multiplications, and what takes as long.
+        arrays: what the row points to.
     """
 
-    size: tuple[int, ...]
-    rows: int
-    channels: int
-    together: int
-    padded: int
-    parts: int
+    output: Coded
     room: int
-    side_by_side: bool
+    work: int
+    arrays: tuple[NDArray[Any], ...]
 
 
 class ConvNeurons:
@@ -78,86 +72,83 @@ class ConvNeurons:
         self.neurons, self.convolutions = neurons, convolutions
         bias = np.sum([np.zeros(neurons.channels, np.float32), *(c.bias for c in convolutions)], axis=0)
         self._theta, self._bias = _filled(neurons.theta, 1.0), _filled(bias, 0.0)
-        self._nothing = np.zeros((1, 1, 1, 1, len(self._bias)), np.uint8)
-        self._cuts: dict[tuple[int, tuple[int, ...], bool], _Cut] = {}
+        self._nothing = np.zeros(len(self._bias), np.uint8)
         self._runs: list[Run] | None = None
 
-    def fire(
-        self,
-        terms: list[Coded | Floats],
-        timesteps: int,
-        buffers: BufferPool,
-        carried: Carried | None = None,
-        done: int = 0,
-        parallel: Parallel = alone,
-    ) -> tuple[Coded, NDArray[np.float64]]:
-        """Simulate timesteps.
+    @functools.cached_property
+    def states(self) -> tuple[str, ...]:
+        """Names of what is kept from block to block, those of `FusedNeurons.fire`."""
+        return ("v_mem",) if self.neurons.parameters.op == "BurstIF" else ("count", "total")
+
+    def write(
+        self, layer: Row, convs: Row, terms: list[Coded | Floats], timesteps: int, buffers: BufferPool, threads: int
+    ) -> Written:
+        """Write a row for what arrives in a shape.
 
         Args:
-            terms: what the convolutions read, as counts; then what is added to the current, if anything is:
-                counts, or floats [T or 1, N, C, H, W].
+            layer: the layer's row, of `LAYER`.
+            convs: those of its convolutions, of `CONV`.
+            terms: what the convolutions read, as counts; then what is added to the current, if anything is: counts,
+                or floats [T or 1, N, ..., C].
             timesteps: T.
-            buffers: where arrays come from.
-            carried: the state from block to block, that of `FusedNeurons.fire`.
-            done: timesteps before.
-            parallel: runs the parts.
-
-        Returns:
-            The counts, and the number of spikes of each element over time and samples, float64 [C, H, W].
+            buffers: where the counts come from.
+            threads: number of threads that may take parts.
         """
-        from snncc.runtime.layer_loop import simulate
-
-        p, convolutions = self.neurons.parameters, self.convolutions
+        p = self.neurons.parameters
         if self._runs is None:
-            self._runs = _runs(convolutions, terms)
-        runs = self._runs
-        cut = self._cut(runs, timesteps, terms[0].shape[1:], parallel is not alone)
-        counts = buffers.take_bytes((timesteps, terms[0].shape[1], *cut.size, self.neurons.channels))
-        emitted = np.zeros(counts.shape[2:])
-        names = ("v_mem",) if p.op == "BurstIF" else ("count", "total")
-        states = [taken(carried, name, counts.shape[1:]) for name in names]
+            self._runs = _runs(self.convolutions, terms)
+        runs, others = self._runs, terms[len(self.convolutions) :]
         read = [term.values for term in terms[: len(runs)] if isinstance(term, Coded)]
-        convs = [run.arguments(v, cut.rows, cut.size[1]) for run, v in zip(runs, read, strict=True)] or [_NO_CONV]
-        residual, unit, zero, added = self._others(terms[len(convolutions) :])
-        sizes = (
-            len(convolutions), cut.rows, cut.channels, cut.together, int(p.op != "BurstIF"), done, int(bool(carried)),
-            cut.padded,
-        )  # fmt: skip
-        offset = np.float32(self.neurons.offset)
-        bounds = (np.float32(p.v_init), np.float32(p.max_burst), np.float32(p.upper), np.float32(zero), offset)
+        first = terms[0].values if isinstance(terms[0], Coded) else terms[0]
+        samples, size = first.shape[1], first.shape[2:4]
+        if self.convolutions:
+            size = self.convolutions[0].output_shape(size)
+        layer["timesteps"], layer["samples"], layer["features"] = timesteps, samples, self.neurons.channels
+        layer["kind"], (layer["height"], layer["width"]) = NEURONS, size
+        room, work = self._cut(layer, runs, threads)
+        for run, conv, values in zip(runs, convs, read, strict=False):
+            run.write(conv, values, int(layer["rows"]), int(layer["width"]))
+        layer["signed"], layer["offset"] = p.op != "BurstIF", self.neurons.offset
+        layer["v_init"], layer["max_burst"], layer["upper"] = p.v_init, p.max_burst, p.upper
+        arrays: list[NDArray[Any]] = [self._theta, self._bias, self._nothing]
+        layer["theta"], layer["bias"], layer["unit"] = address(self._theta), address(self._bias), address(self._theta)
+        layer["residual"] = address(self._nothing)
+        if others and isinstance(others[0], Coded):
+            unit = _filled(others[0].step, 0.0)
+            layer["has_residual"], layer["residual"], layer["unit"] = 1, address(others[0].values), address(unit)
+            layer["zero"] = others[0].zero[0]
+            arrays.append(unit)
+        elif others and not isinstance(others[0], Coded):
+            layer["added"], layer["added_steps"] = address(others[0]), len(others[0])
+        counts = buffers.take_bytes((timesteps, samples, *size, self.neurons.channels))
+        layer["counts"] = address(counts)
+        return Written(self.neurons.coded(counts), room, work, tuple(arrays))
 
-        def work(begin: int, end: int) -> None:
-            scratch = buffers.take((cut.room,))
-            simulate(
-                begin, end, sizes, bounds, convs[0], convs[-1], residual, unit, added, self._theta, self._bias,
-                counts, emitted, states[0], states[-1], scratch,
-            )  # fmt: skip
-            buffers.give(scratch)
+    def begin(self, layer: Row, carried: Carried | None) -> list[NDArray[Any]]:
+        """Write where the state is; return its arrays, channels last."""
+        if carried is None:
+            layer["state"], layer["sums"] = 0, 0
+            return []
+        shape = tuple(int(layer[name]) for name in ("samples", "height", "width", "features"))
+        arrays: list[NDArray[Any]] = [taken(carried, name, shape) for name in self.states]
+        layer["state"], layer["sums"] = address(arrays[0]), address(arrays[-1])
+        return arrays
 
-        (parallel if cut.side_by_side else alone)(work, cut.parts)
+    def end(self, carried: Carried | None, arrays: list[NDArray[Any]]) -> None:
+        """Keep the state."""
         if carried is not None:
-            carried.update({name: np.moveaxis(state, -1, 1) for name, state in zip(names, states, strict=True)})
-        return self.neurons.coded(counts), emitted.transpose(2, 0, 1)
+            carried.update({n: np.moveaxis(a, -1, 1) for n, a in zip(self.states, arrays, strict=True)})
 
-    def _others(self, terms: list[Coded | Floats]) -> tuple[NDArray[np.uint8], Floats, int, Floats]:
-        """Return what is added to the current: counts, the spike of each channel, the count of none; and floats."""
-        if terms and isinstance(terms[0], Coded):
-            return terms[0].values, _filled(terms[0].step, 0.0), int(terms[0].zero[0]), _NO_FLOATS
-        return self._nothing, np.zeros_like(self._bias), 0, channels_last(terms[0]) if terms else _NO_FLOATS
-
-    def _cut(self, runs: list[Run], timesteps: int, shape: tuple[int, ...], several: bool) -> _Cut:
-        """Return the parts for what arrives with a shape [N, C, H, W], if there are several threads or one."""
-        key = (timesteps, shape, several)
-        if key in self._cuts:
-            return self._cuts[key]
-        size = self.convolutions[0].output_shape(shape[2:]) if self.convolutions else shape[2:]
-        (height, width), all_channels = size, filled(self.neurons.channels)
-        products = _NEURON + sum(run.products for run in runs)
-        side_by_side = several and timesteps * shape[0] * height * width * self.neurons.channels * products > _WORK
+    def _cut(self, layer: Row, runs: list[Run], threads: int) -> tuple[int, int]:
+        """Write how the layer is cut into parts; return the floats that a part needs, and the layer's work."""
+        timesteps, samples, height, width = (int(layer[n]) for n in ("timesteps", "samples", "height", "width"))
+        all_channels, matrices = filled(self.neurons.channels), any(isinstance(run, MatrixConv) for run in runs)
+        work = timesteps * samples * height * width * self.neurons.channels
+        work *= _NEURON + sum(run.products for run in runs)
+        least = _PARTS if threads > 1 and work > _WORK else 1
         blocks = all_channels // max([LANES, *(run.block for run in runs)])
         stripes = -(-height // min(height, -(-_PIXELS // width)))
-        if side_by_side:
-            stripes = max(stripes, min(height, -(-_PARTS // blocks)))
+        stripes = max(stripes, min(height, -(-least // blocks)))
         rows = -(-height // stripes)
         stripes = -(-height // rows)
         source = max([0, *(run.source(rows, width) for run in runs)])
@@ -167,17 +158,82 @@ class ConvNeurons:
             wanted = timesteps if matrices else -(-_PIXELS // (rows * width))
             return max(1, min(timesteps, wanted, room))
 
-        matrices = any(isinstance(run, MatrixConv) for run in runs)
-        least = _PARTS if side_by_side else 1
         possible = [g for g in range(1, blocks + 1) if blocks % g == 0]
         groups = next((g for g in possible if stripes * g >= least), blocks)
         while matrices and groups < blocks and together(groups) < timesteps:  # weights are read once for all of them
             groups = next(g for g in possible if g > groups)
         channels, steps = all_channels // groups, together(groups)
         spare = max([0, *(run.spare for run in runs)])
-        room = source * steps + spare + (steps + 3) * rows * width * channels
-        cut = _Cut(size, rows, channels, steps, source * steps + spare, stripes * groups, room, side_by_side)
-        return self._cuts.setdefault(key, cut)
+        layer["rows"], layer["channels"], layer["together"] = rows, channels, steps
+        layer["padded"], layer["parts"] = source * steps + spare, stripes * groups
+        return source * steps + spare + (steps + 3) * rows * width * channels, work
+
+
+@dataclass(frozen=True)
+class PoolOverTime:
+    """MaxPool of the spikes so far, as what it gains at each timestep, on counts; see `snncc.runtime.increments`.
+
+    Attributes:
+        kernel: height and width of the window.
+        strides: its steps.
+        pads: rows above, columns to the left, rows below and columns to the right that aren't there.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+
+    states = ("sum", "applied")
+
+    def write(
+        self, layer: Row, convs: Row, terms: list[Coded | Floats], timesteps: int, buffers: BufferPool, threads: int
+    ) -> Written:
+        """Write a row; see `ConvNeurons.write`."""
+        source = terms[0]
+        if not isinstance(source, Coded):
+            raise TypeError("a pool over time reads counts")
+        _, samples, height, width, channels = source.values.shape
+        sides = zip((height, width), self.kernel, self.strides, self.pads[:2], self.pads[2:], strict=True)
+        size = [(n + a + b - k) // s + 1 for n, k, s, a, b in sides]
+        layer["kind"], layer["timesteps"], layer["samples"] = POOL, timesteps, samples
+        (layer["height"], layer["width"]), layer["features"] = size, channels
+        layer["window"], layer["offset"] = (*self.kernel, *self.strides, *self.pads[:2]), source.zero[0]
+        layer["source"] = (address(source.values), height, width)
+        work = timesteps * samples * height * width * channels * _NEURON
+        wanted = max(_PARTS if threads > 1 and work > _WORK else 1, height * width * channels // _FLOATS)
+        rows = -(-size[0] // min(size[0], wanted))
+        layer["rows"], layer["parts"] = rows, -(-size[0] // rows)
+        counts = buffers.take_bytes((timesteps, samples, *size, channels))
+        layer["counts"] = address(counts)
+        # The first part and the last one also account for rows that no window reads.
+        spare = max(self.strides[0], height - (size[0] - 1) * self.strides[0] + self.pads[0])
+        reads = min(height, rows * self.strides[0] + self.kernel[0] + spare)
+        room = (reads * width + rows * size[1]) * channels
+        return Written(Coded(counts, source.step, source.zero, source.shift, source.most), room, work, ())
+
+    def begin(self, layer: Row, carried: Carried | None) -> list[NDArray[Any]]:
+        """Write where the state is; return the arrays for that at the end, int32 [N, H, W, C]."""
+        layer["before"], layer["after"] = 0, 0
+        if carried is None:
+            return []
+        samples, channels = int(layer["samples"]), int(layer["features"])
+        sizes = (tuple(layer["source"][1:]), (int(layer["height"]), int(layer["width"])))
+        if carried:
+            before = [np.ascontiguousarray(carried[name]) for name in self.states]
+            layer["before"] = [address(array) for array in before]
+        else:
+            before = []
+        after: list[NDArray[Any]] = [np.empty((samples, *map(int, size), channels), np.int32) for size in sizes]
+        layer["after"] = [address(array) for array in after]
+        return [*after, *before]
+
+    def end(self, carried: Carried | None, arrays: list[NDArray[Any]]) -> None:
+        """Keep the state."""
+        if carried is not None:
+            carried.update(zip(self.states, arrays[:2], strict=True))
+
+
+Layer = ConvNeurons | PoolOverTime
 
 
 def _runs(convolutions: list[FloatConv], terms: list[Coded | Floats]) -> list[Run]:

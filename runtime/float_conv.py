@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from snncc.graph import constant
 from snncc.runtime.buffers import aligned
+from snncc.runtime.layer_table import FLOATS, address
 
 LANES = 16
 """Output channels are filled up to a multiple of this many: with zeros in the weights, and sums that nobody reads."""
@@ -104,16 +105,20 @@ class FloatRun:
         """Return the floats of the padded input of a timestep, for so large an output."""
         return self.conv.rows(rows) * self.conv.columns(columns) * self.conv.channels
 
-    def arguments(self, values: NDArray[np.uint8], rows: int, columns: int) -> tuple[Any, ...]:
-        """Return the convolution of counts [T, N, H, W, C] as `float_tile.drive` takes it."""
-        conv, key = self.conv, (values.shape[3], columns)
+    def write(self, conv: Any, values: NDArray[np.uint8], rows: int, columns: int) -> None:
+        """Write the row of a convolution of counts [T, N, H, W, C], for parts of so many rows of the output."""
+        key = (values.shape[3], columns)
         if key not in self._fixed:
-            wide = conv.columns(columns)
+            wide = self.conv.columns(columns)
             starts, run = self._runs(wide)
-            sizes = (*conv.strides, *conv.pads[:2], conv.rows(1), wide, run, self._zero, int(conv.depthwise))
-            self._fixed[key] = np.tile(self._unit, values.shape[3]), starts, sizes
+            sizes = (*self.conv.strides, *self.conv.pads[:2], self.conv.rows(1), wide, run, self._zero)
+            self._fixed[key] = np.tile(self._unit, values.shape[3]), starts, (*sizes, int(self.conv.depthwise))
         unit, starts, sizes = self._fixed[key]
-        return values, unit, conv.weights, starts, sizes
+        conv["kind"], conv["values"], conv["weights"] = FLOATS, address(values), address(self.conv.weights)
+        conv["height"], conv["width"], conv["channels"] = values.shape[2:]
+        conv["blocks"], conv["inputs"], conv["columns"] = self.conv.weights.shape
+        conv["starts"], conv["start_count"], conv["unit"] = address(starts), len(starts), address(unit)
+        conv["sizes"] = sizes
 
     def _runs(self, columns: int) -> tuple[NDArray[np.int64], int]:
         """Return where the runs of inputs of a window begin in a padded input so wide, and how long each is."""

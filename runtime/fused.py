@@ -127,8 +127,8 @@ class FusedExecutor:
     def _runners(self, threads: int) -> Runners:
         """Return what runs the steps that are no neurons; opened with the first batch."""
         if threads not in self._opened:
-            parallel = alone if threads == 1 else self._parallel
-            self._opened[threads] = Runners(self.route, threads, self._buffers, parallel)
+            parallel, pool = (alone, None) if threads == 1 else (self._parallel, self._pool)
+            self._opened[threads] = Runners(self.route, threads, self._buffers, parallel, pool)
         return self._opened[threads]
 
     def _parallel(self, work: Callable[[int, int], None], items: int) -> None:

@@ -1,172 +1,324 @@
-"""A layer of neurons with the convolutions of spikes in front of it, as one compiled loop: counts in, counts out.
+"""Layers of neurons with the convolutions of spikes in front of them, and pools, as one compiled loop.
 
-It is compiled when it is first called and kept on disk for the next process. Numba takes what it kept for right as long
-as this file is the same; the functions from other files, which become a part of it, are told apart by a digest.
+A layer is cut into parts, which any thread can take; the next layer begins when all of them are done. Threads wait for
+each other by looking: what they wait for takes microseconds.
+
+The loop is compiled when it is first called and kept on disk for the next process. Numba takes what it kept for right
+as long as this file is the same; the functions from other files, which become a part of it, stand for a digest.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
-from numba.extending import overload
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils as _cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from snncc.runtime import float_tile, neuron_loops
+from snncc.runtime import float_tile, layer_table, neuron_loops
+from snncc.runtime.float_conv import LANES
+from snncc.runtime.layer_table import FLOATS, NEURONS, NO_CONV
 from snncc.runtime.matrix_unit import available
 from snncc.runtime.neuron_loops import fire
 
-Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Conv = tuple[Any, ...]
+Integers = NDArray[np.int64]
+cgutils: Any = _cgutils
+_intrinsic: Any = intrinsic
+carray: Any = numba.carray
+_part = numba.njit(nogil=True, error_model="numpy")
 
-_drive_floats = float_tile.drive
-_OTHERS = [float_tile, neuron_loops]
+
+@_part
+def _nothing(*arguments: Any) -> int:
+    return 0
+
+
+_drive_floats: Any = float_tile.drive
+_drive_matrices: Any = _nothing
+_others = [float_tile, neuron_loops, layer_table]
 if available():
     from snncc.runtime import matrix_tile
 
     _drive_matrices = matrix_tile.drive
-    _OTHERS.append(matrix_tile)
+    _others.append(matrix_tile)
+_yield: Any = types.ExternalFunction("sched_yield", types.int32()) if hasattr(os, "sched_yield") else _nothing
+_SHIFT = 32
+"""A ticket is the number of a layer, and in the lower half that of the next part that nobody has taken."""
+_PATIENCE = 4096
+"""Looks at a ticket until the core is offered to others."""
 
 
-def _drive(conv: Conv, part: tuple[int, ...], source: Floats, out: Floats) -> None:
-    """Add a convolution to the current of a part of a layer."""
-    raise NotImplementedError
+@_intrinsic
+def _at(typing_context: Any, place: Any) -> Any:
+    """Return an address as a pointer."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), codegen
 
 
-@overload(_drive)
-def _overload_of_drive(conv: Any, part: Any, source: Any, out: Any) -> Any:
-    """Choose by what the convolution consists of."""
+@_intrinsic
+def _add(typing_context: Any, values: Any, index: Any, more: Any) -> Any:
+    """Add to an int64 of an array that other threads change, too; return what it was."""
 
-    def floats(conv: Any, part: Any, source: Any, out: Any) -> None:
-        _drive_floats(conv, part, source, out)
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), arguments[2], "seq_cst")
 
-    def matrices(conv: Any, part: Any, source: Any, out: Any) -> None:
-        _drive_matrices(conv, part, source, out)
-
-    return floats if len(conv) == float_tile.FIELDS else matrices
+    return types.int64(values, types.int64, types.int64), codegen
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def _simulate(
-    begin: int,
-    end: int,
-    sizes: tuple[int, ...],
-    bounds: tuple[np.float32, np.float32, np.float32],
-    first: Conv,
-    second: Conv,
-    residual: Bytes,
-    unit: Floats,
-    added: Floats,
-    theta: Floats,
-    bias: Floats,
-    counts: Bytes,
-    emitted: NDArray[np.float64],
-    state: Floats,
-    sums: Floats,
-    scratch: Floats,
-) -> None:
-    """Simulate parts `begin` to `end` of a layer: some rows of the output, and some of its channels.
+@_intrinsic
+def _set(typing_context: Any, values: Any, index: Any, value: Any) -> Any:
+    """Write an int64 that other threads read."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        builder.atomic_rmw("xchg", builder.gep(data, [arguments[1]]), arguments[2], "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64, types.int64), codegen
+
+
+@_intrinsic
+def _get(typing_context: Any, values: Any, index: Any) -> Any:
+    """Read an int64 that other threads change."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load_atomic(builder.gep(data, [arguments[1]]), "acquire", 8)
+
+    return types.int64(values, types.int64), codegen
+
+
+@_intrinsic
+def _pause(typing_context: Any) -> Any:
+    """Tell the processor that this thread only waits."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@_part
+def _convolve(convs: Any, place: tuple[int, ...], samples: int, timesteps: int, source: Floats, out: Floats) -> None:
+    """Add what the convolutions of a layer give to the currents of a part of it."""
+    for which in range(len(convs)):
+        conv = convs[which]
+        if conv.kind == NO_CONV:
+            return
+        shape = (timesteps, samples, conv.height, conv.width, conv.channels)
+        values, starts = carray(_at(conv.values), shape, np.uint8), carray(_at(conv.starts), conv.start_count, np.int64)
+        a = conv.sizes
+        sizes = (a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8])
+        if conv.kind == FLOATS:
+            weights = carray(_at(conv.weights), (conv.blocks, conv.inputs, conv.columns), np.float32)
+            unit = carray(_at(conv.unit), conv.width * conv.channels, np.float32)
+            _drive_floats((values, unit, weights, starts, sizes), place, source, out)
+        else:
+            bytes_ = carray(_at(conv.weights), (conv.blocks, conv.inputs, conv.columns, 16, 64), np.int8)
+            phases = carray(_at(conv.phases), (conv.phase_count, 2), np.int64)
+            zero = carray(_at(conv.zero), (conv.columns, conv.features), np.int32)
+            scale = carray(_at(conv.scale), conv.features, np.float32)
+            code = carray(_at(conv.code), (2, conv.features), np.float32)
+            _drive_matrices((values, bytes_, starts, phases, zero, scale, code, sizes), place, source, out)
+
+
+@_part
+def _simulate(layer: Any, convs: Any, part: int, scratch: Floats) -> None:
+    """Simulate some rows of a layer's output and some of its channels."""
+    timesteps, samples, width, features = layer.timesteps, layer.samples, layer.width, layer.features
+    channels, together, has_convs = layer.channels, layer.together, convs[0].kind != NO_CONV
+    groups, image, filled = -(-features // channels), layer.height * width * features, -(-features // LANES) * LANES
+    of_step, whole = samples * image, timesteps * samples * image
+    top, channel = part // groups * layer.rows, part % groups * channels
+    rows, some = min(layer.rows, layer.height - top), min(channels, features - channel)
+    pixels = rows * width
+    size, start = pixels * channels, top * width * features + channel
+    source, rest = scratch[: layer.padded], scratch[layer.padded :]
+    own, own_sums, fired, current = rest[:size], rest[size : 2 * size], rest[2 * size :][:size], rest[3 * size :]
+    theta, bias = carray(_at(layer.theta), filled, np.float32), carray(_at(layer.bias), filled, np.float32)
+    unit, out = carray(_at(layer.unit), filled, np.float32), carray(_at(layer.counts), whole, np.uint8)
+    has_codes, kept, steps_given = layer.has_residual, layer.state != 0, layer.added_steps
+    codes = carray(_at(layer.residual), whole if has_codes else filled, np.uint8)
+    given, of_given = carray(_at(layer.added), steps_given * of_step, np.float32), of_step if steps_given > 1 else 0
+    state = carray(_at(layer.state), of_step, np.float32) if kept else own
+    sums = carray(_at(layer.sums), of_step, np.float32) if kept and layer.signed else own_sums
+    bounds = (layer.v_init, layer.max_burst, layer.upper, layer.zero, layer.offset)
+    fired[:] = 0
+    for n in range(samples):
+        here = n * image + start
+        v_at, apart = (here, features) if kept else (0, channels)
+        s_at, s_apart = (here, features) if kept and layer.signed else (0, channels)
+        states = (state, v_at, apart, sums, s_at, s_apart, fired, 0, channels)
+        for t in range(0, timesteps, together):
+            steps = min(together, timesteps - t)
+            arriving = (current, 0, channels, size)
+            if steps_given and not has_convs:
+                arriving = (given, t * of_given + here, features, of_given)
+            elif steps_given:
+                for s in range(steps):
+                    at = (t + s) * of_given + here
+                    for p in range(pixels):
+                        target, values = current[s * size + p * channels :], given[at + p * features :]
+                        for c in range(some):
+                            target[c] = values[c]
+            else:
+                current[: steps * size] = 0
+            _convolve(
+                convs, (t, t + steps, n, top, rows, width, channel, channels), samples, timesteps, source, current
+            )
+            now = t * of_step + here
+            fire(
+                arriving,
+                (codes, now if has_codes else channel, has_codes * features, has_codes * of_step),
+                (out, now, features, of_step),
+                states,
+                (theta, bias, unit, channel),
+                bounds,
+                (pixels, some),
+                layer.signed,
+                steps,
+                int(t == 0 and layer.done == 0),
+                layer.done + t,
+            )
+    emitted = carray(_at(layer.emitted), image, np.float64)[start:]
+    for p in range(pixels):  # less than 2**24 each: whole numbers in float32
+        found, sum_of = fired[p * channels :], emitted[p * features :]
+        for c in range(some):
+            sum_of[c] = np.float64(found[c])
+
+
+@_part
+def _pool(layer: Any, part: int, scratch: Floats) -> None:
+    """MaxPool of the spikes so far, as what it gains at each timestep, for some rows of the output."""
+    timesteps, samples, width, channels = layer.timesteps, layer.samples, layer.width, layer.features
+    high, wide, down, right, above, left = layer.window
+    _, of_height, of_width = layer.source
+    offset, first = np.int32(layer.offset), part * layer.rows
+    last = min(layer.height, first + layer.rows)
+    counts = carray(_at(layer.source[0]), (timesteps, samples, of_height, of_width, channels), np.uint8)
+    out = carray(_at(layer.counts), (timesteps, samples, layer.height, width, channels), np.uint8)
+    passed = carray(_at(layer.emitted), (layer.height, width, channels), np.float64)
+    # Rows that this part accounts for, and those that it reads.
+    mine = 0 if first == 0 else min(of_height, max(0, first * down - above))
+    beyond = of_height if last == layer.height else min(of_height, max(0, last * down - above))
+    begin, end = mine, max(beyond, min(of_height, (last - 1) * down - above + high))
+    room = scratch.view(np.int32)
+    size = (end - begin) * of_width * channels
+    total = room[:size].reshape((end - begin, of_width, channels))
+    applied = room[size : size + (last - first) * width * channels].reshape((last - first, width, channels))
+    largest = np.empty(channels, np.int32)
+    passed[first:last] = 0
+    shapes = (samples, of_height, of_width, channels), (samples, layer.height, width, channels)
+    for n in range(samples):
+        if layer.before[0]:
+            total[:] = carray(_at(layer.before[0]), shapes[0], np.int32)[n, begin:end]
+            applied[:] = carray(_at(layer.before[1]), shapes[1], np.int32)[n, first:last]
+        else:
+            total[:] = 0
+            applied[:] = 0
+        for t in range(timesteps):
+            gained, sums = counts[t, n, begin:end].reshape(-1), total.reshape(-1)
+            for i in range(size):
+                sums[i] += np.int32(gained[i]) - offset
+            for y in range(first, last):
+                for x in range(width):
+                    largest[:] = np.int32(-(1 << 31) + 1)
+                    for i in range(max(0, y * down - above), min(of_height, y * down - above + high)):
+                        for j in range(max(0, x * right - left), min(of_width, x * right - left + wide)):
+                            read = total[i - begin, j]
+                            for c in range(channels):
+                                largest[c] = max(largest[c], read[c])
+                    earlier, target, sum_of = applied[y - first, x], out[t, n, y, x], passed[y, x]
+                    for c in range(channels):
+                        sum_of[c] += np.float64(abs(largest[c] - earlier[c]))
+                    for c in range(channels):
+                        target[c] = np.uint8(largest[c] - earlier[c] + offset)
+                        earlier[c] = largest[c]
+        if layer.after[0]:
+            carray(_at(layer.after[0]), shapes[0], np.int32)[n, mine:beyond] = total[: beyond - mine]
+            carray(_at(layer.after[1]), shapes[1], np.int32)[n, first:last] = applied
+
+
+@_part
+def _do(layers: Any, convs: Any, ticket: int, sync: Integers, scratch: Floats) -> bool:
+    """Do the part with a ticket; return whether there is one."""
+    which, part = ticket >> _SHIFT, ticket & ((1 << _SHIFT) - 1)
+    if which >= len(layers) or part >= layers[which].parts:
+        return False
+    if layers[which].kind == NEURONS:
+        _simulate(layers[which], convs[which], part, scratch)
+    else:
+        _pool(layers[which], part, scratch)
+    _add(sync, 1 + which, 1)
+    return True
+
+
+@_part
+def _run(layers: Any, convs: Any, sync: Integers, scratch: Floats, leads: bool) -> None:
+    """Run layers, or help the thread that does.
 
     Args:
-        begin: first part.
-        end: the part behind the last one.
-        sizes: int64: convolutions, rows of a part, channels of a part, timesteps that are convolved together, whether
-            neurons are signed, timesteps before, whether there is a state, floats of a padded input.
-        bounds: float32: v0, ψ, the bound of what a signed neuron encodes, and the codes of no spike in `residual` and
-            in `counts`.
-        first: a convolution, as `float_tile.drive` or `matrix_tile.drive` takes it.
-        second: another one, or the same where there is none.
-        residual: counts that are added to the current, uint8 [T, N, H, W, C], or [1, 1, 1, 1, C] that add nothing.
-        unit: float32 [C], their spikes.
-        added: float32 [T or 1, N, H, W, C] that is added to the current, or empty.
-        theta: float32 [C].
-        bias: float32 [C].
-        counts: filled with the spikes plus an offset, uint8 [T, N, H, W, C].
-        emitted: spikes over time and samples are added to it, float64 [H, W, C].
-        state: v_mem, or the spikes of signed neurons so far, float32 [N, H, W, C], or empty where nothing is kept.
-        sums: currents of signed neurons so far, the same.
-        scratch: float32, large enough.
-
-    What is there for each channel is filled up to whole vectors.
+        layers: their table, `LAYER` [L].
+        convs: their convolutions, `CONV` [L, 2].
+        sync: int64 [1 + L], zeros: the next ticket, and the parts of each layer that are done.
+        scratch: float32, large enough for a part of each layer, another one for each thread.
+        leads: whether this is the thread that begins each layer; there is one.
     """
-    convolutions, of_rows, channels, together, signed, done, goes_on, padded = sizes
-    timesteps, samples, height, width, features = counts.shape
-    groups, kept = -(-features // channels), state.size > 0
-    flat, codes, image = counts.reshape(-1), residual.reshape(-1), height * width * features
-    has_codes, has_added = int(residual.size == counts.size), added.size > 0
-    given, of_given = added.reshape(-1), samples * image if len(added) > 1 else 0
-    for part in range(begin, end):
-        top, channel = part // groups * of_rows, part % groups * channels
-        rows, some = min(of_rows, height - top), min(channels, features - channel)
-        pixels = rows * width
-        size, start = pixels * channels, top * width * features + channel
-        source, rest = scratch[:padded], scratch[padded:]
-        own, own_sums, fired, current = rest[:size], rest[size : 2 * size], rest[2 * size :][:size], rest[3 * size :]
-        fired[:] = 0
-        for n in range(samples):
-            v_mem, v_at, v_apart = (state.reshape(-1), n * image + start, features) if kept else (own, 0, channels)
-            total, s_at, s_apart = (sums.reshape(-1), n * image + start, features) if kept else (own_sums, 0, channels)
-            states = (v_mem, v_at, v_apart, total, s_at, s_apart, fired, 0, channels)
-            for t in range(0, timesteps, together):
-                steps = min(together, timesteps - t)
-                place = (t, t + steps, n, top, rows, width, channel, channels)
-                now = t * samples * image + n * image + start
-                arriving = (current, 0, channels, size)
-                if has_added and not convolutions:
-                    arriving = (given, t * of_given + n * image + start, features, of_given)
-                elif has_added:
-                    for s in range(steps):
-                        at = (t + s) * of_given + n * image + start
-                        for p in range(pixels):
-                            target, values = current[s * size + p * channels :], given[at + p * features :]
-                            for c in range(some):
-                                target[c] = values[c]
-                else:
-                    current[: steps * size] = 0
-                if convolutions:
-                    _drive(first, place, source, current)
-                if convolutions > 1:
-                    _drive(second, place, source, current)
-                fire(
-                    arriving,
-                    (
-                        codes,
-                        has_codes * now if has_codes else channel,
-                        has_codes * features,
-                        has_codes * samples * image,
-                    ),
-                    (flat, now, features, samples * image),
-                    states,
-                    (theta, bias, unit, channel),
-                    bounds,
-                    (pixels, some),
-                    signed,
-                    steps,
-                    int(t == 0 and not goes_on),
-                    done + t,
-                )
-        found = emitted.reshape(-1)[start:]  # less than 2**24 each: whole numbers in float32
-        for p in range(pixels):
-            more, sum_of = fired[p * channels :], found[p * features :]
-            for c in range(some):
-                sum_of[c] += np.float64(more[c])
+    idle = 0
+    if leads:
+        for which in range(len(layers)):
+            if which:
+                _set(sync, 0, which << _SHIFT)
+            while _do(layers, convs, _add(sync, 0, 1), sync, scratch):
+                pass
+            while _get(sync, 1 + which) < layers[which].parts:
+                idle = _wait(idle)
+        _set(sync, 0, len(layers) << _SHIFT)
+        return
+    while True:
+        ticket = _get(sync, 0)
+        which = ticket >> _SHIFT
+        if which >= len(layers):
+            return
+        if ticket & ((1 << _SHIFT) - 1) >= layers[which].parts or not _do(
+            layers, convs, _add(sync, 0, 1), sync, scratch
+        ):
+            idle = _wait(idle)
+
+
+@_part
+def _wait(idle: int) -> int:
+    _pause()
+    if idle % _PATIENCE == _PATIENCE - 1:
+        _yield()
+    return idle + 1
 
 
 def _kept(digest: str) -> Any:
     """Return the loop so that it is kept on disk, where a function is known by what it encloses, too."""
 
-    def simulate(*arguments: Any) -> None:
+    def run(layers: Any, convs: Any, sync: Integers, scratch: Floats, leads: bool) -> None:
         if digest:
-            _simulate(*arguments)
+            _run(layers, convs, sync, scratch, leads)
 
     try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(simulate)
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(run)
     except RuntimeError:  # there is no folder that the code could be kept in
-        return numba.njit(nogil=True, error_model="numpy")(simulate)
+        return numba.njit(nogil=True, error_model="numpy")(run)
 
 
-simulate = _kept(hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in _OTHERS)).hexdigest())
+run = _kept(hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in _others)).hexdigest())

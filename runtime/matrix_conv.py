@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from snncc.runtime.buffers import aligned
 from snncc.runtime.float_conv import FloatConv
+from snncc.runtime.layer_table import MATRICES, address
 
 PIXELS = 16
 """Output pixels of a matrix."""
@@ -151,18 +152,27 @@ class MatrixConv:
         self.zero[:, : conv.features] = zero * planes.sum(axis=(2, 3), dtype=np.int64)
         self.weights = packed(planes, self.window.runs(1, 1, conv.channels))
         self.code = np.zeros((2, filled_up), np.float32)
+        self._fixed: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     def source(self, rows: int, columns: int) -> int:
         """Return the floats that hold the padded input of a timestep, for so large an output."""
         return self._image(rows, columns) // 4
 
-    def arguments(self, values: NDArray[np.uint8], rows: int, columns: int) -> tuple[Any, ...]:
-        """Return the convolution of counts [T, N, H, W, C] as `matrix_tile.drive` takes it, for so many rows."""
-        conv, (below, aside) = self.conv, self.window.beyond
-        begins = steps(self.window.runs(rows, columns, conv.channels), conv.channels)
-        image = self._image(rows, columns)
-        sizes = (*conv.strides, *conv.pads[:2], rows + below, columns + aside, below, self._zero_code, image)
-        return values, self.weights, begins, self.window.phases, self.zero, self.scale, self.code, sizes
+    def write(self, conv: Any, values: NDArray[np.uint8], rows: int, columns: int) -> None:
+        """Write the row of a convolution of counts [T, N, H, W, C], for parts of so many rows of the output."""
+        below, aside = self.window.beyond
+        if (rows, columns) not in self._fixed:
+            self._fixed[rows, columns] = steps(self.window.runs(rows, columns, self.conv.channels), self.conv.channels)
+        begins, phases = self._fixed[rows, columns], self.window.phases
+        conv["kind"], conv["values"], conv["weights"] = MATRICES, address(values), address(self.weights)
+        conv["height"], conv["width"], conv["channels"] = values.shape[2:]
+        conv["blocks"], conv["inputs"], conv["columns"] = self.weights.shape[:3]
+        conv["starts"], conv["start_count"] = address(begins), len(begins)
+        conv["phases"], conv["phase_count"] = address(phases), len(phases)
+        conv["zero"], conv["scale"], conv["code"] = address(self.zero), address(self.scale), address(self.code)
+        conv["features"] = len(self.scale)
+        sizes = (*self.conv.strides, *self.conv.pads[:2], rows + below, columns + aside, below, self._zero_code)
+        conv["sizes"] = (*sizes, self._image(rows, columns))
 
     def _image(self, rows: int, columns: int) -> int:
         return -(-self.window.image(rows, columns, self.conv.channels) // INPUTS) * INPUTS

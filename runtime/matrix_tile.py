@@ -28,6 +28,7 @@ Conv = tuple[Bytes, NDArray[np.int8], NDArray[np.int64], NDArray[np.int64], Sums
 _REGISTERS, _BYTES = 8, CHANNELS * INPUTS
 
 cgutils: Any = _cgutils
+_intrinsic: Any = intrinsic
 _I8, _I16, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(64)
 _POINTER, _NOTHING = _I8.as_pointer(), ir.VoidType()
 _FLOATS, _INTS = ir.VectorType(ir.FloatType(), CHANNELS), ir.VectorType(ir.IntType(32), CHANNELS)
@@ -38,7 +39,7 @@ def _call(builder: Any, name: str, *operands: Any) -> None:
     builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), operands)
 
 
-@intrinsic
+@_intrinsic
 def start(typing_context: Any) -> Any:
     """Give all registers of the unit 16 rows of 64 bytes; between this and `stop`, nothing else may use it."""
 
@@ -52,7 +53,7 @@ def start(typing_context: Any) -> Any:
     return types.void(), codegen
 
 
-@intrinsic
+@_intrinsic
 def stop(typing_context: Any) -> Any:
     """Give the unit back."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import itertools
+from concurrent.futures import Executor
 
 import onnx_graphsurgeon as gs
 
@@ -10,6 +12,7 @@ from snncc.analysis import Analysis, Domain, Form
 from snncc.graph import outer_inputs
 from snncc.ops import Role, is_frames, is_linear, spec_of
 from snncc.runtime.buffers import BufferPool
+from snncc.runtime.chain import Chain, Job
 from snncc.runtime.coded_plan import coded_plan
 from snncc.runtime.coded_run import CodedRunner
 from snncc.runtime.fused_neurons import FusedNeurons
@@ -27,6 +30,7 @@ class Route:
         coded: what runs on 8-bit codes.
         static: the steps before the first neuron.
         temporal: those that run at every timestep.
+        groups: the same, those on counts that follow each other as chains.
         leaving: names of the temporal tensors of which the mean over time is wanted in the end.
         outputs: names of the network's outputs.
         splits: whether samples can go apart.
@@ -50,6 +54,7 @@ class Route:
         self.readers = collections.Counter(name for step in self.temporal for name in self.reads[id(step)])
         self.kept = self.leaving | set(self.outputs) | {t.name for t in graph.inputs}
         self.static_kept = {*self.kept, *self.readers, *readout.static}
+        self.groups = self._groups()
         # Outputs that samples share are those of the whole batch.
         apart = not analysis.readout_blockers and analysis.batched.issuperset(self.outputs)
         self.splits = analysis.foldable and apart
@@ -66,6 +71,32 @@ class Route:
     def _is_elsewhere(self, step: Step) -> bool:
         """Whether a step is no step of its own: it runs with the neuron behind it."""
         return not isinstance(step, Segment) and step.name in self.coded.inside
+
+    def _groups(self) -> list[Step | Chain]:
+        """Return the temporal steps, those on counts that follow each other as chains."""
+
+        def is_chained(step: Step) -> bool:
+            return not isinstance(step, Segment) and self.coded.chained(step.name) is not None
+
+        groups: list[Step | Chain] = []
+        for chained, steps in itertools.groupby(self.temporal, is_chained):
+            found = list(steps)
+            groups += [self._chain([s for s in found if not isinstance(s, Segment)])] if chained else found
+        return groups
+
+    def _chain(self, nodes: list[gs.Node]) -> Chain:
+        jobs = []
+        for node in nodes:
+            layer = self.coded.chained(node.name)
+            if layer is not None:
+                reads = self.coded.terms.get(node.name, (node.inputs[0].name,))
+                jobs.append(Job(node.name, layer, reads, node.outputs[0].name))
+        read = [name for node in nodes for name in self.reads[id(node)]]
+        inside = collections.Counter(read)
+        made = {job.writes for job in jobs}
+        chain = Chain(jobs, {n for n in made if n in self.kept or self.readers[n] > inside[n]})
+        self.reads[id(chain)] = read
+        return chain
 
     def _reads(self, step: Step) -> list[str]:
         terms = () if isinstance(step, Segment) else self.coded.terms.get(step.name, ())
@@ -101,8 +132,11 @@ def _needs_constant(graph: gs.Graph, analysis: Analysis) -> str | None:
 class Runners:
     """What runs the pieces of a route between its neurons: sessions with a number of threads each, and codes."""
 
-    def __init__(self, route: Route, threads: int, buffers: BufferPool, parallel: Parallel) -> None:
+    def __init__(
+        self, route: Route, threads: int, buffers: BufferPool, parallel: Parallel, pool: Executor | None = None
+    ) -> None:
         self.buffers, self.on_codes = buffers, CodedRunner(route.coded, buffers, parallel)
+        self.threads, self.pool = threads, pool
 
         def runner(step: Step) -> SegmentRunner:
             segment = step if isinstance(step, Segment) else single(step)

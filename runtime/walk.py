@@ -7,7 +7,7 @@ It doesn't matter how long the blocks are: the state and all that comes of it ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Form
 from snncc.runtime.carried import Carried
+from snncc.runtime.chain import Chain, Program
 from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.increments import absolute_sum, increments
 from snncc.runtime.int8_conv import Coded
@@ -92,7 +93,7 @@ class Walk:
         held = {n: np.broadcast_to(v, (timesteps, *v.shape)) for n, v in self._shown.items()}
         # The block's arrays are used again: what comes from outside is copied.
         block = _Block(self, timesteps, {n: np.array(v, order="C") for n, v in {**held, **frames}.items()}, not last)
-        for step in self.route.temporal:
+        for step in self.route.groups:
             block.run(step)
         within = {name: block.in_form(name, Form.MEAN) for name in self.route.leaving}
         sums = self.carried.get(_PERIODS)
@@ -157,8 +158,13 @@ class _Block:
         self._values: dict[str, Any] = {**self.walk._static, **self.frames}  # arrays, or codes
         self._decoded: dict[str, Array] = {}
         self._converted: dict[tuple[str, Form], Array] = {}
+        self._programs: list[tuple[Chain, Program]] = []
+        self._lent: set[str] = set()
 
-    def run(self, step: Step) -> None:
+    def run(self, step: Step | Chain) -> None:
+        if isinstance(step, Chain):
+            self._run_chain(step)
+            return
         if isinstance(step, Segment):
             self._run_segment(step)
         elif self._route.coded.runs(step.name):
@@ -167,7 +173,11 @@ class _Block:
             self._run_neuron(step)
         else:
             self._run_pool(step)
-        for name in self._route.reads[id(step)]:
+        self._done_with(self._route.reads[id(step)])
+
+    def _done_with(self, names: Iterable[str]) -> None:
+        """Drop tensors that nobody will read again."""
+        for name in names:
             self._left[name] -= 1
             if not self._left[name] and name not in self._route.kept:
                 self._drop(name)
@@ -193,6 +203,8 @@ class _Block:
     def give_back(self) -> None:
         for name in [n for n in self._values if self._route.is_temporal(n)]:
             self._drop(name)
+        for chain, program in self._programs:
+            chain.give(program)
 
     def _carried(self, key: str) -> Carried | None:
         """Return the state of a node, or of a tensor's conversion; None where nobody wants it."""
@@ -220,19 +232,29 @@ class _Block:
         if mine:
             del self._values[source]
 
+    def _run_chain(self, chain: Chain) -> None:
+        walk, runners = self.walk, self.walk.runners
+        given = {name: runners.on_codes.given(self._term(name)) for name in chain.reads}
+        program = chain.take(given, self.timesteps, runners.threads)
+        self._programs.append((chain, program))
+        carried = {job.name: self._carried(job.name) for job in chain.jobs}
+        found = program.run(given, carried, walk.phase, runners.pool)
+        for name, spikes in found.items():
+            sums = walk.result.spikes if name in self._route.neurons else walk.result.increments
+            self._add(sums, name, spikes)
+        self._values.update(program.outputs)
+        self._lent.update(program.outputs)
+        self._done_with(self._route.reads[id(chain)])
+
     def _run_coded(self, node: gs.Node) -> None:
         coded, on_codes, name = self._route.coded, self.walk.runners.on_codes, node.name
-        result, source, target = self.walk.result, node.inputs[0].name, node.outputs[0].name
         if name in coded.layers:
-            self._values[target] = on_codes.layer(name, self._term(source))
-        elif name in coded.pools:
-            self._values[target], passed = on_codes.pool(name, self._values[source], self._carried(name))
-            self._add(result.increments, name, passed)
-        else:
-            terms = [self._term(term) for term in coded.terms[name]]
-            carried = self._carried(name)
-            self._values[target], fired = on_codes.neurons(name, terms, self.timesteps, carried, self.walk.phase)
-            self._add(result.spikes, name, fired)
+            self._values[node.outputs[0].name] = on_codes.layer(name, self._term(node.inputs[0].name))
+            return
+        terms, carried = [self._term(term) for term in coded.terms[name]], self._carried(name)
+        counts, fired = on_codes.neurons(name, terms, self.timesteps, carried, self.walk.phase)
+        self._values[node.outputs[0].name] = counts
+        self._add(self.walk.result.spikes, name, fired)
 
     def _term(self, name: str) -> Coded | Array:
         """Return what arrives, in codes or as floats [T or 1, N, ...]."""
@@ -263,7 +285,8 @@ class _Block:
     def _drop(self, name: str) -> None:
         value = self._values.pop(name, None)
         if isinstance(value, Coded):
-            self._buffers.give(value.values)
+            if name not in self._lent:
+                self._buffers.give(value.values)
             value = self._decoded.pop(name, None)
         if self._converted:
             for form in Form:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import pytest
 from apart import is_apart, run_apart
 from numpy.lib.stride_tricks import sliding_window_view
 
-from snncc.runtime import conv_neurons, float_conv
-from snncc.runtime.buffers import BufferPool
+from snncc.runtime import chain, conv_neurons, float_conv
 from snncc.runtime.carried import Carried
-from snncc.runtime.coded import CodedNeurons, decode
+from snncc.runtime.chain import Chain, Job
+from snncc.runtime.coded import CodedNeurons, channels_last, decode
 from snncc.runtime.conv_neurons import ConvNeurons
 from snncc.runtime.float_conv import FloatConv, packed, runs_in_float, vector_width
 from snncc.runtime.fused_neurons import FusedNeurons
-from snncc.runtime.int8_conv import Coded, alone
+from snncc.runtime.int8_conv import Coded
 from snncc.runtime.parameters import NeuronParameters
 
 pytestmark = pytest.mark.skipif(not vector_width(), reason="the processor lacks the instructions")
@@ -72,7 +73,25 @@ def neurons_of(op: str, channels: int) -> CodedNeurons:
     return CodedNeurons(NeuronParameters(op, theta, np.float32(0.5), 3, upper), channels)
 
 
-def check(op: str, nodes: list[gs.Node], terms: list[Any], parallel: Any = alone) -> None:
+def fire(
+    layer: ConvNeurons,
+    terms: list[Any],
+    timesteps: int,
+    carried: Carried | None = None,
+    done: int = 0,
+    threads: int = 1,
+) -> tuple[Coded, np.ndarray]:
+    """Run a layer alone."""
+    names = [f"term{k}" for k in range(len(terms))]
+    alone = Chain([Job("layer", layer, tuple(names), "out")], {"out"})
+    given = {n: t if isinstance(t, Coded) else channels_last(t) for n, t in zip(names, terms, strict=True)}
+    program = alone.take(given, timesteps, threads)
+    with ThreadPoolExecutor(threads) as pool:
+        fired = program.run(given, {"layer": carried}, done, pool)
+    return program.outputs["out"], fired["layer"]
+
+
+def check(op: str, nodes: list[gs.Node], terms: list[Any], threads: int = 1) -> None:
     """The sums are exact in any order, so that spikes are equal; run in blocks of timesteps, the same again."""
     currents = sum(convolved(n, dense(x)) for n, x in zip(nodes, terms, strict=False))
     for other in terms[len(nodes) :]:
@@ -82,8 +101,7 @@ def check(op: str, nodes: list[gs.Node], terms: list[Any], parallel: Any = alone
     wanted = np.empty(currents.shape, np.float32)
     emitted = FusedNeurons(neurons.parameters).fire(currents, wanted)
     layer = ConvNeurons(neurons, [FloatConv(n) for n in nodes])
-    buffers = BufferPool()
-    found, fired = layer.fire(terms, T, buffers, parallel=parallel)
+    found, fired = fire(layer, terms, T, threads=threads)
     np.testing.assert_array_equal(dense(found), wanted)
     np.testing.assert_array_equal(fired, emitted)
 
@@ -97,7 +115,7 @@ def check(op: str, nodes: list[gs.Node], terms: list[Any], parallel: Any = alone
     done, total = 0, np.zeros(emitted.shape)
     for length in (2, 1, 2):
         steps = slice(done, done + length)
-        block, some = layer.fire([part(t, steps) for t in terms], length, buffers, carried, done, parallel)
+        block, some = fire(layer, [part(t, steps) for t in terms], length, carried, done, threads)
         FusedNeurons(neurons.parameters).fire(currents[steps], np.empty_like(wanted[steps]), plain, done)
         np.testing.assert_array_equal(dense(block), wanted[steps])
         assert carried.keys() == plain.keys()
@@ -129,40 +147,36 @@ def test_a_convolution(geometry: Any, op: str) -> None:
     )
 
 
-def in_parts(work: Any, items: int) -> None:
-    for start in reversed(range(items)):
-        work(start, start + 1)
-
-
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("pixels", [4, 40, 4000])
 @pytest.mark.parametrize("features", [20, 64])
 def test_two_convolutions_in_any_parts(
-    features: int, pixels: int, several: bool, monkeypatch: pytest.MonkeyPatch
+    features: int, pixels: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A convolution and a projection with strides, of different spikes."""
     monkeypatch.setattr(conv_neurons, "_PIXELS", pixels)
     monkeypatch.setattr(conv_neurons, "_WORK", 0)
+    monkeypatch.setattr(chain, "_WORK", 0)
     nodes = [
         node(features, 12, (3, 3), pads=[1, 1, 1, 1]),
         node(features, 8, (1, 1), seed=5, strides=[2, 2]),
     ]
     terms = [counts_of(12, (7, 9), 2), counts_of(8, (14, 17), 0, seed=6)]
-    check("SignedBurstRelu", nodes, terms, in_parts if several else alone)
+    check("SignedBurstRelu", nodes, terms, threads)
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("kind", ["counts", "currents", "constant"])
 @pytest.mark.parametrize("features", [20, 32])
-def test_what_is_added(features: int, kind: str, several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_added(features: int, kind: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv_neurons, "_WORK", 0)
+    monkeypatch.setattr(chain, "_WORK", 0)
     other: Any = counts_of(features, (9, 8), 3, seed=7)
     if kind != "counts":
         other = (np.random.default_rng(8).integers(-8, 9, (T, N, features, 9, 8)) / 8).astype(np.float32)
         other = other[:1] if kind == "constant" else other
-    parallel = in_parts if several else alone
-    check("BurstIF", [node(features, 6, (3, 3), pads=[1, 1, 1, 1])], [counts_of(6, (9, 8), 0), other], parallel)
-    check("SignedBurstRelu", [], [other], parallel)
+    check("BurstIF", [node(features, 6, (3, 3), pads=[1, 1, 1, 1])], [counts_of(6, (9, 8), 0), other], threads)
+    check("SignedBurstRelu", [], [other], threads)
 
 
 def test_a_sum_is_the_same_wherever_its_pixel_stands() -> None:
@@ -175,7 +189,7 @@ def test_a_sum_is_the_same_wherever_its_pixel_stands() -> None:
     def state(values: np.ndarray) -> np.ndarray:
         carried: Carried = {}
         term = Coded(np.ascontiguousarray(values), counts.step, counts.zero, counts.shift, counts.most)
-        layer.fire([term], len(values), BufferPool(), carried)
+        fire(layer, [term], len(values), carried)
         return np.asarray(carried["v_mem"])
 
     whole = state(counts.values)
