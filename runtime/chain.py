@@ -68,7 +68,7 @@ class Chain:
                 if kept == key:
                     del self._idle[place]
                     return program
-        return Program(self, key, given, timesteps, threads)
+            return Program(self, key, given, timesteps, threads)  # one at a time: layers lay their weights out once
 
     def give(self, program: Program) -> None:
         """Take a program back whose outputs nobody will look at again."""
