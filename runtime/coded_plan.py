@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from snncc.analysis import Analysis, Domain, Form, NeuronSite
-from snncc.graph import DOMAIN, FLOAT_OF, consumers, producers
+from snncc.graph import DOMAIN, FLOAT_OF, INT8_CONV, consumers, producers
 from snncc.runtime.coded import CodedNeurons
 from snncc.runtime.conv_neurons import ConvNeurons, PoolOverTime
-from snncc.runtime.float_conv import FloatConv, runs_in_float
 from snncc.runtime.int8_conv import Int8Layer, runs_natively
+from snncc.runtime.matrix_unit import available
 from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.segments import is_pool_over_time
+from snncc.runtime.spike_conv import SpikeConv, runs_in_float
 
 
 @dataclass
@@ -54,13 +56,14 @@ def coded_plan(graph: gs.Graph, analysis: Analysis) -> CodedPlan:
     plan = CodedPlan()
     if not analysis.foldable or not analysis.separable:
         return plan
-    for node in graph.nodes:
-        stepwise = analysis.domains[node.name] is Domain.TEMPORAL and analysis.modes[node.name] is Form.STEP
-        if node.domain == DOMAIN and node.op in FLOAT_OF and stepwise and runs_natively(node):
-            plan.layers[node.name] = Int8Layer(node)
     chooser = _Chooser(graph, analysis, plan)
     for site in analysis.neurons:
         chooser.drive(site)
+    for node in graph.nodes:
+        stepwise = analysis.domains[node.name] is Domain.TEMPORAL and analysis.modes[node.name] is Form.STEP
+        is_ours = node.domain == DOMAIN and node.op in FLOAT_OF and node.name not in chooser.convolutions
+        if is_ours and stepwise and runs_natively(node):
+            plan.layers[node.name] = Int8Layer(node)
     if plan.layers or chooser.driving:
         for site in analysis.neurons:
             chooser.neuron(site)
@@ -85,23 +88,38 @@ class _Chooser:
             return
         terms, _ = self._terms(site, self._is_convolution)
         found = [self.made_by[name] for name in terms if self._is_convolution(name)]
-        if found:
+        if found and len({node.op for node in found}) == 1:
             self.driving[site.node] = found
             self.convolutions |= {node.name for node in found}
 
     def _is_convolution(self, tensor: str) -> bool:
         node = self.made_by.get(tensor)
-        if node is None or not runs_in_float(node) or len(self.read_by[tensor]) != 1 or tensor in self.outputs:
+        if node is None or len(self.read_by[tensor]) != 1 or tensor in self.outputs:
             return False
         temporal = self.analysis.domains[node.name] is Domain.TEMPORAL
-        return temporal and self.analysis.modes[node.name] is Form.STEP and self._counted(node.inputs[0].name)
+        if not temporal or self.analysis.modes[node.name] is not Form.STEP:
+            return False
+        site = self._counted(node.inputs[0].name)
+        return site is not None and (runs_in_float(node) or self._runs_in_matrices(node, site))
 
-    def _counted(self, tensor: str) -> bool:
-        """Whether a tensor can be counts of spikes."""
+    def _counted(self, tensor: str) -> NeuronSite | None:
+        """Return the neurons whose counts a tensor can be, as they are or pooled."""
         site, node = self.neurons.get(tensor), self.made_by.get(tensor)
         if site is not None:
-            return self._fits(site)
-        return node is not None and self._window(node) is not None and self._counted(node.inputs[0].name)
+            return site if self._fits(site) else None
+        pooled = node is not None and self._window(node) is not None
+        return self._counted(node.inputs[0].name) if pooled else None
+
+    def _runs_in_matrices(self, node: gs.Node, site: NeuronSite) -> bool:
+        """Whether a node is a convolution with 8-bit weights that count the spikes of these neurons."""
+        if node.domain != DOMAIN or node.op != INT8_CONV or not available() or not runs_natively(node):
+            return False
+        rounding, neurons = SpikeConv(node).rounding, self._coded(site)
+        same = rounding is not None and np.array_equal(rounding.unit, neurons.theta)
+        return same and rounding is not None and rounding.offset == neurons.offset
+
+    def _coded(self, site: NeuronSite) -> CodedNeurons:
+        return CodedNeurons(NeuronParameters.of(self.nodes[site.node]), (site.dims or (0,))[0])
 
     def _fits(self, site: NeuronSite) -> bool:
         parameters = NeuronParameters.of(self.nodes[site.node])
@@ -116,9 +134,9 @@ class _Chooser:
         given = driving or any(self._is_layer(name) for name in terms)
         if not given and not self._feeds_layer(site.output):
             return
-        neurons = CodedNeurons(NeuronParameters.of(self.nodes[site.node]), site.dims[0])
-        if driving or (not self.plan.layers and len(site.dims) == 3):
-            self.plan.driven[site.node] = ConvNeurons(neurons, [FloatConv(node) for node in driving])
+        neurons = self._coded(site)
+        if driving or (self.driving and len(site.dims) == 3 and not any(map(self._is_layer, terms))):
+            self.plan.driven[site.node] = ConvNeurons(neurons, [SpikeConv(node) for node in driving])
             made = {node.outputs[0].name for node in driving}
             terms = (*(node.inputs[0].name for node in driving), *(name for name in terms if name not in made))
         self.plan.neurons[site.node] = neurons

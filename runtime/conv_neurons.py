@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from snncc.runtime.buffers import BufferPool
 from snncc.runtime.carried import Carried
 from snncc.runtime.coded import CodedNeurons, Floats, taken
-from snncc.runtime.float_conv import LANES, FloatConv, FloatRun, filled
 from snncc.runtime.int8_conv import Coded
 from snncc.runtime.layer_table import NEURONS, POOL, address
 from snncc.runtime.matrix_conv import MatrixConv, is_exact
 from snncc.runtime.matrix_unit import available
+from snncc.runtime.spike_conv import LANES, FloatRun, SpikeConv, filled
 
 _PIXELS = 256
 """Output pixels that a part has, or that it convolves together over timesteps: weights are read once for them."""
@@ -68,7 +68,7 @@ class ConvNeurons:
         convolutions: the convolutions.
     """
 
-    def __init__(self, neurons: CodedNeurons, convolutions: list[FloatConv]) -> None:
+    def __init__(self, neurons: CodedNeurons, convolutions: list[SpikeConv]) -> None:
         self.neurons, self.convolutions = neurons, convolutions
         bias = np.sum([np.zeros(neurons.channels, np.float32), *(c.bias for c in convolutions)], axis=0)
         self._theta, self._bias = _filled(neurons.theta, 1.0), _filled(bias, 0.0)
@@ -236,7 +236,7 @@ class PoolOverTime:
 Layer = ConvNeurons | PoolOverTime
 
 
-def _runs(convolutions: list[FloatConv], terms: list[Coded | Floats]) -> list[Run]:
+def _runs(convolutions: list[SpikeConv], terms: list[Coded | Floats]) -> list[Run]:
     """Return what runs convolutions of counts: matrices of bytes if all of them can, and this processor."""
     sources = [term for term in terms[: len(convolutions)] if isinstance(term, Coded)]
     pairs = list(zip(convolutions, sources, strict=True))

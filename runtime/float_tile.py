@@ -5,7 +5,7 @@ The inner loop is a tile of output pixels times a block of output channels:
     sums[m, k] += input of pixel m × weights of 8 or 16 channels      for each input of a window
 
 All sums of a tile stay in registers. Each adds up its products one by one in the order of the inputs, so that it is the
-same bit for bit wherever its pixel stands in a tile. Import this module only where `snncc.runtime.float_conv` has found
+same bit for bit wherever its pixel stands in a tile. Import this module only where `snncc.runtime.spike_conv` has found
 the processor able: it loads Numba.
 """
 
@@ -21,7 +21,7 @@ from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from snncc.runtime.float_conv import vector_width
+from snncc.runtime.spike_conv import vector_width
 
 WIDTH = vector_width()
 PIXELS = 12 if WIDTH == 16 else 6

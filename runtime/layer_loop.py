@@ -23,16 +23,15 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from snncc.runtime import float_tile, layer_table, neuron_loops
-from snncc.runtime.float_conv import LANES
 from snncc.runtime.layer_table import FLOATS, NEURONS, NO_CONV
 from snncc.runtime.matrix_unit import available
 from snncc.runtime.neuron_loops import fire
+from snncc.runtime.spike_conv import LANES
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 cgutils: Any = _cgutils
-_intrinsic: Any = intrinsic
-carray: Any = numba.carray
+carray: Any = getattr(numba, "carray")  # noqa: B009 - it isn't in the stubs
 _part = numba.njit(nogil=True, error_model="numpy")
 
 
@@ -56,7 +55,7 @@ _PATIENCE = 4096
 """Looks at a ticket until the core is offered to others."""
 
 
-@_intrinsic
+@intrinsic
 def _at(typing_context: Any, place: Any) -> Any:
     """Return an address as a pointer."""
 
@@ -66,7 +65,7 @@ def _at(typing_context: Any, place: Any) -> Any:
     return types.voidptr(types.int64), codegen
 
 
-@_intrinsic
+@intrinsic
 def _add(typing_context: Any, values: Any, index: Any, more: Any) -> Any:
     """Add to an int64 of an array that other threads change, too; return what it was."""
 
@@ -77,7 +76,7 @@ def _add(typing_context: Any, values: Any, index: Any, more: Any) -> Any:
     return types.int64(values, types.int64, types.int64), codegen
 
 
-@_intrinsic
+@intrinsic
 def _set(typing_context: Any, values: Any, index: Any, value: Any) -> Any:
     """Write an int64 that other threads read."""
 
@@ -89,7 +88,7 @@ def _set(typing_context: Any, values: Any, index: Any, value: Any) -> Any:
     return types.void(values, types.int64, types.int64), codegen
 
 
-@_intrinsic
+@intrinsic
 def _get(typing_context: Any, values: Any, index: Any) -> Any:
     """Read an int64 that other threads change."""
 
@@ -100,7 +99,7 @@ def _get(typing_context: Any, values: Any, index: Any) -> Any:
     return types.int64(values, types.int64), codegen
 
 
-@_intrinsic
+@intrinsic
 def _pause(typing_context: Any) -> Any:
     """Tell the processor that this thread only waits."""
 

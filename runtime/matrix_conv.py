@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncc.runtime.buffers import aligned
-from snncc.runtime.float_conv import FloatConv
 from snncc.runtime.layer_table import MATRICES, address
+from snncc.runtime.spike_conv import SpikeConv
 
 PIXELS = 16
 """Output pixels of a matrix."""
@@ -131,7 +131,7 @@ class MatrixConv:
 
     block = CHANNELS
 
-    def __init__(self, conv: FloatConv, unit: NDArray[np.float32], zero: int) -> None:
+    def __init__(self, conv: SpikeConv, unit: NDArray[np.float32], zero: int) -> None:
         """Lay out its weights.
 
         Args:
@@ -143,15 +143,19 @@ class MatrixConv:
         self.spare = (2 * PIXELS * conv.channels + INPUTS) // 4 + 1
         self._zero_code = zero
         self.window = Window.of(conv.kernel, conv.strides, conv.dilations)
-        weight = folded(conv, unit)
-        planes, scale = digits(weight.reshape(len(weight), weight.shape[1], -1))
-        filled_up = -(-conv.features // CHANNELS) * CHANNELS
-        self.scale = np.zeros(filled_up, np.float32)
-        self.scale[: conv.features] = scale
-        self.zero = np.zeros((PLANES, filled_up), np.int32)
-        self.zero[:, : conv.features] = zero * planes.sum(axis=(2, 3), dtype=np.int64)
-        self.weights = packed(planes, self.window.runs(1, 1, conv.channels))
-        self.code = np.zeros((2, filled_up), np.float32)
+        rounding, count = conv.rounding, -(-conv.features // CHANNELS) * CHANNELS
+        if rounding is None:
+            planes, scale = digits(folded(conv, unit))
+        else:
+            planes, scale = conv.weight[None], rounding.scale
+        self.scale = _filled(scale, count)
+        self.zero = np.zeros((len(planes), count), np.int32)
+        self.zero[:, : conv.features] = zero * planes.sum(axis=(2, 3, 4), dtype=np.int64)
+        self.code = np.zeros((2, count), np.float32)
+        if rounding is not None:
+            self.zero[0, : conv.features] -= rounding.bias
+            self.code[:] = _filled(rounding.step, count), _filled(rounding.zero, count)
+        self.weights = packed(planes.reshape(*planes.shape[:3], -1), self.window.runs(1, 1, conv.channels))
         self._fixed: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     def source(self, rows: int, columns: int) -> int:
@@ -178,13 +182,21 @@ class MatrixConv:
         return -(-self.window.image(rows, columns, self.conv.channels) // INPUTS) * INPUTS
 
 
-def folded(conv: FloatConv, unit: NDArray[np.float32]) -> NDArray[np.float64]:
+def _filled(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    result = np.zeros(count, np.float32)
+    result[: len(values)] = values
+    return result
+
+
+def folded(conv: SpikeConv, unit: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the weights [C_out, C_in, H, W] times the spikes of the input channels."""
     return conv.weight.astype(np.float64) * unit.astype(np.float64).reshape(1, -1, 1, 1)
 
 
-def is_exact(conv: FloatConv, unit: NDArray[np.float32]) -> bool:
+def is_exact(conv: SpikeConv, unit: NDArray[np.float32]) -> bool:
     """Whether a convolution is as good in a fixed point as in float32: no channel has but a few large weights."""
+    if conv.rounding is not None:
+        return True
     weight = folded(conv, unit).reshape(conv.features, -1)
     if conv.depthwise or not weight.size or not np.isfinite(weight).all():
         return False

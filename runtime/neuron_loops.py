@@ -18,7 +18,7 @@ from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from snncc.runtime.float_conv import LANES, vector_width
+from snncc.runtime.spike_conv import LANES, vector_width
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snncc.runtime.carried import Carried
-from snncc.runtime.coded import CodedNeurons, channels_last, decode, encode, pool
+from snncc.runtime.coded import CodedNeurons, channels_last, decode, encode
 from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.int8_conv import Coded
 from snncc.runtime.parameters import NeuronParameters
@@ -91,28 +91,6 @@ def test_a_current_that_stays_the_same_is_given_once() -> None:
     neuron, counts = CodedNeurons(parameters, C), np.empty((T, N, *SIZE, C), np.uint8)
     neuron.fire([channels_last(current)], counts)
     np.testing.assert_array_equal(dense(neuron.coded(counts)), wanted)
-
-
-@pytest.mark.parametrize("blocks", BLOCKS)
-def test_pools_carry_their_state_from_block_to_block(blocks: list[int]) -> None:
-    """Against the largest sum of each window, found by hand; what is beyond the border counts for nothing."""
-    offset, unit = 3, np.full(C, 0.5, np.float32)
-    spikes = np.random.default_rng(6).integers(-3, 4, (T, N, *SIZE, C))
-    sums = np.cumsum(spikes, axis=0)
-    padded = np.pad(sums.astype(float), [(0, 0), (0, 0), (1, 1), (0, 1), (0, 0)], constant_values=-np.inf)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 2), axis=(2, 3))[:, :, ::2, ::2]
-    wanted = np.diff(windows.max(axis=(-2, -1)), axis=0, prepend=0)
-    zero = np.full(C, offset, np.float32)
-    coded = Coded((spikes + offset).astype(np.uint8), unit, zero, np.zeros(C, np.float32))
-    carried: Carried = {}
-    found, passed, done = [], np.zeros(()), 0
-    for length in blocks:
-        out = np.empty((length, *wanted.shape[1:]), np.uint8)
-        passed = passed + pool(part(coded, slice(done, done + length)), (3, 2), (2, 2), (1, 0), out, carried)
-        found.append(out)
-        done += length
-    np.testing.assert_array_equal(np.concatenate(found).astype(int) - offset, wanted)
-    np.testing.assert_array_equal(passed, 0.5 * np.moveaxis(np.abs(wanted).sum(axis=(0, 1)), -1, 0))
 
 
 def test_spikes_are_encoded_as_counts() -> None:

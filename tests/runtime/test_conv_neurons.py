@@ -12,15 +12,15 @@ import pytest
 from apart import is_apart, run_apart
 from numpy.lib.stride_tricks import sliding_window_view
 
-from snncc.runtime import chain, conv_neurons, float_conv
+from snncc.runtime import chain, conv_neurons, spike_conv
 from snncc.runtime.carried import Carried
 from snncc.runtime.chain import Chain, Job
 from snncc.runtime.coded import CodedNeurons, channels_last, decode
 from snncc.runtime.conv_neurons import ConvNeurons
-from snncc.runtime.float_conv import FloatConv, packed, runs_in_float, vector_width
 from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.int8_conv import Coded
 from snncc.runtime.parameters import NeuronParameters
+from snncc.runtime.spike_conv import SpikeConv, packed, runs_in_float, vector_width
 
 pytestmark = pytest.mark.skipif(not vector_width(), reason="the processor lacks the instructions")
 
@@ -100,7 +100,7 @@ def check(op: str, nodes: list[gs.Node], terms: list[Any], threads: int = 1) -> 
     neurons = neurons_of(op, currents.shape[2])
     wanted = np.empty(currents.shape, np.float32)
     emitted = FusedNeurons(neurons.parameters).fire(currents, wanted)
-    layer = ConvNeurons(neurons, [FloatConv(n) for n in nodes])
+    layer = ConvNeurons(neurons, [SpikeConv(n) for n in nodes])
     found, fired = fire(layer, terms, T, threads=threads)
     np.testing.assert_array_equal(dense(found), wanted)
     np.testing.assert_array_equal(fired, emitted)
@@ -183,7 +183,7 @@ def test_a_sum_is_the_same_wherever_its_pixel_stands() -> None:
     """Bit for bit, with weights whose sums are rounded: samples alone, together, and moved within the image."""
     rng = np.random.default_rng(3)
     weight = rng.normal(0, 0.2, (32, 16, 3, 3)).astype(np.float32)
-    layer = ConvNeurons(neurons_of("BurstIF", 32), [FloatConv(node_of(weight, np.zeros(32, np.float32)))])
+    layer = ConvNeurons(neurons_of("BurstIF", 32), [SpikeConv(node_of(weight, np.zeros(32, np.float32)))])
     counts = counts_of(16, (15, 31), 0)
 
     def state(values: np.ndarray) -> np.ndarray:
@@ -211,7 +211,7 @@ def test_what_runs_here() -> None:
 
 
 def test_nothing_runs_here_where_the_processor_lacks_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(float_conv, "vector_width", lambda: 0)
+    monkeypatch.setattr(spike_conv, "vector_width", lambda: 0)
     assert not runs_in_float(node(8, 4, (3, 3)))
 
 
@@ -232,5 +232,5 @@ def test_weights_are_packed_in_blocks_of_output_channels() -> None:
 @pytest.mark.skipif(vector_width() != 16 or is_apart(), reason="vectors are short here")
 def test_with_shorter_vectors(tmp_path: Path) -> None:
     """What a processor with AVX2 alone would run."""
-    patch = "from snncc.runtime import float_conv; float_conv.vector_width = lambda: 8"
+    patch = "from snncc.runtime import spike_conv; spike_conv.vector_width = lambda: 8"
     run_apart(patch, __file__, "convolution or parts", tmp_path)

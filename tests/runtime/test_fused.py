@@ -12,13 +12,13 @@ from snncc.analysis import Domain
 from snncc.config import WEIGHTS
 from snncc.network import SpikingNetwork
 from snncc.neurons.response import BLOCK
-from snncc.runtime import float_conv, fused, int8_conv
-from snncc.runtime.float_conv import vector_width
+from snncc.runtime import fused, int8_conv, matrix_unit, spike_conv
 from snncc.runtime.fused import FusedExecutor
 from snncc.runtime.fused_neurons import FusedNeurons
 from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.reference import ReferenceSimulator, Simulation, _Neuron
 from snncc.runtime.route import Route
+from snncc.runtime.spike_conv import vector_width
 from snncc.runtime.walk import Walk
 
 T = 5
@@ -99,9 +99,11 @@ def test_residual_networks_run_on_codes() -> None:
     """Every layer with 8-bit weights, all neurons, and the sums in front of them."""
     network = network_of("residual", weights="int8")
     plan = FusedExecutor(network.network, T).route.coded
-    assert len(plan.layers) == network.record.network["int8_layers"] == 4
+    convolutions = [conv for layer in plan.driven.values() for conv in layer.convolutions]
+    assert len(plan.layers) + len(convolutions) == network.record.network["int8_layers"] == 4
+    assert len(convolutions) == (4 if matrix_unit.available() else 0)
     assert len(plan.neurons) == 4
-    assert len(plan.inside) == 2
+    assert len(plan.inside) == 2 + len(convolutions)
     assert len(FusedExecutor(network_of("maxpool_pads", weights="int8").network, T).route.coded.pools) == 1
 
 
@@ -125,7 +127,7 @@ def temporal_of(route: Route) -> set[str]:
 def test_networks_run_without_the_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, feeds = network_of(name), inputs_of(NETWORKS[name].model(), 3, seed=6)
     native = FusedExecutor(network.network, T)
-    monkeypatch.setattr(float_conv, "vector_width", lambda: 0)
+    monkeypatch.setattr(spike_conv, "vector_width", lambda: 0)
     plain = FusedExecutor(network.network, T)
     assert not plain.route.coded.driven
     check_same(plain.run(feeds), native.run(feeds))

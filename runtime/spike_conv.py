@@ -1,17 +1,18 @@
-"""Float32 convolutions of spike counts in the fused executor: their weights and windows as `float_tile` reads them."""
+"""Convolutions of spike counts in the fused executor, and those in float32 as `float_tile` reads them."""
 
 from __future__ import annotations
 
 import functools
 import math
 import platform
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from snncc.graph import constant
+from snncc.graph import INT8_CONV, constant
 from snncc.runtime.buffers import aligned
 from snncc.runtime.layer_table import FLOATS, address
 
@@ -32,15 +33,37 @@ def vector_width() -> int:
     return 8 if features.get("avx2", False) and features.get("fma", False) else 0
 
 
-class FloatConv:
+@dataclass(frozen=True)
+class Rounding:
+    """How the current of a convolution with 8-bit weights is rounded to 8 bits, too.
+
+    Attributes:
+        unit: what a spike is that the weights count in, float32 [C_in].
+        offset: the code of no spike.
+        bias: added to the sum of counts times weights, int32 [C_out].
+        scale: codes for a sum of 1, float32 [C_out].
+        step: what a code is, float32 [C_out].
+        zero: the code of a current of 0, float32 [C_out].
+    """
+
+    unit: NDArray[np.float32]
+    offset: int
+    bias: NDArray[np.int32]
+    scale: NDArray[np.float32]
+    step: NDArray[np.float32]
+    zero: NDArray[np.float32]
+
+
+class SpikeConv:
     """A convolution that is ready to run as a part of `snncc.runtime.conv_neurons`.
 
     Attributes:
         depthwise: each output channel reads the input channel of its number alone.
         channels: input channels.
         features: output channels.
-        weight: float32 [features, C_in, H, W].
-        bias: float32 [features].
+        weight: float32 [features, C_in, H, W], or int8 where there is a `rounding`.
+        bias: float32 [features]; zeros where it is part of a `rounding`.
+        rounding: how 8 bits come of the sums, or None in float32.
         kernel: height and width of the window.
         strides: its steps.
         pads: rows above, columns to the left, rows below and columns to the right that are zeros.
@@ -48,9 +71,16 @@ class FloatConv:
 
     def __init__(self, node: gs.Node) -> None:
         """Read a node; see `runs_in_float`."""
-        self.weight = weight = np.asarray(constant(node.inputs[1]), np.float32)
-        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        self.features = len(weight)
+        self.rounding: Rounding | None = None
+        if node.op == INT8_CONV:
+            weight, bias, unit, offset, scale, step, zero = (np.asarray(constant(t)) for t in node.inputs[1:])
+            floats = [value.astype(np.float32) for value in (scale, step, zero)]
+            self.rounding = Rounding(unit.astype(np.float32), int(offset), bias.astype(np.int32), *floats)
+            bias = None
+        else:
+            weight = np.asarray(constant(node.inputs[1]), np.float32)
+            bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        self.weight, self.features = weight, len(weight)
         self.depthwise = int(node.attrs.get("group", 1)) > 1
         self.channels = self.features if self.depthwise else weight.shape[1]
         self.bias = np.zeros(self.features, np.float32) if bias is None else bias.astype(np.float32)
@@ -94,7 +124,7 @@ class FloatRun:
 
     spare = 0
 
-    def __init__(self, conv: FloatConv, unit: NDArray[np.float32], zero: int) -> None:
+    def __init__(self, conv: SpikeConv, unit: NDArray[np.float32], zero: int) -> None:
         """Read counts of which `zero` is no spike, and whose spikes of a channel are `unit` [C_in]."""
         self.conv, self.products = conv, conv.products
         self.block = LANES if conv.depthwise else conv.weights.shape[2]
