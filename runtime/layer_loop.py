@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from snncc.runtime import float_tile, layer_table, neuron_loops
 from snncc.runtime.layer_table import FLOATS, NEURONS, NO_CONV
+from snncc.runtime.matrix_conv import PLANES
 from snncc.runtime.matrix_unit import available
 from snncc.runtime.neuron_loops import fire
 from snncc.runtime.spike_conv import LANES
@@ -129,7 +130,7 @@ def _convolve(convs: Any, place: tuple[int, ...], samples: int, timesteps: int, 
         else:
             bytes_ = carray(_at(conv.weights), (conv.blocks, conv.inputs, conv.columns, 16, 64), np.int8)
             phases = carray(_at(conv.phases), (conv.phase_count, 2), np.int64)
-            zero = carray(_at(conv.zero), (conv.columns, conv.features), np.int32)
+            zero = carray(_at(conv.zero), (PLANES if conv.columns == PLANES else 1, conv.features), np.int32)
             scale = carray(_at(conv.scale), conv.features, np.float32)
             code = carray(_at(conv.code), (2, conv.features), np.float32)
             _drive_matrices((values, bytes_, starts, phases, zero, scale, code, sizes), place, source, out)

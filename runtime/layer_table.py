@@ -29,7 +29,7 @@ CONV = np.dtype(
         ("unit", "i8"),  # float32 [width, channels]: spikes; for FLOATS
         ("phases", "i8"),  # int64 [phase_count, 2], and so on: for MATRICES
         ("phase_count", "i8"),
-        ("zero", "i8"),  # int32 [columns, features]
+        ("zero", "i8"),  # int32 [3 or 1, features]
         ("scale", "i8"),  # float32 [features]
         ("code", "i8"),  # float32 [2, features]
         ("features", "i8"),

@@ -125,11 +125,10 @@ class MatrixConv:
     """A convolution of counts as `snncc.runtime.matrix_tile` runs it.
 
     Attributes:
+        block: output channels that are computed together.
         products: multiplications in float32 that take as long as an output.
         spare: floats behind the last input that are read, though they count nothing.
     """
-
-    block = CHANNELS
 
     def __init__(self, conv: SpikeConv, unit: NDArray[np.float32], zero: int) -> None:
         """Lay out its weights.
@@ -155,7 +154,12 @@ class MatrixConv:
         if rounding is not None:
             self.zero[0, : conv.features] -= rounding.bias
             self.code[:] = _filled(rounding.step, count), _filled(rounding.zero, count)
-        self.weights = packed(planes.reshape(*planes.shape[:3], -1), self.window.runs(1, 1, conv.channels))
+        weights = packed(planes.reshape(*planes.shape[:3], -1), self.window.runs(1, 1, conv.channels))
+        self.block = CHANNELS
+        if rounding is not None and len(weights) % 2 == 0:  # two blocks of channels next to each other
+            pairs = weights.reshape(len(weights) // 2, 2, *weights.shape[1:2], *weights.shape[3:])
+            self.block, weights = 2 * CHANNELS, aligned(np.ascontiguousarray(pairs.swapaxes(1, 2)))
+        self.weights = weights
         self._fixed: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     def source(self, rows: int, columns: int) -> int:

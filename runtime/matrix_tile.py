@@ -19,7 +19,7 @@ from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from snncc.runtime.matrix_conv import CHANNELS, INPUTS, PIXELS
+from snncc.runtime.matrix_conv import CHANNELS, INPUTS, PIXELS, PLANES
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -82,17 +82,23 @@ def _tile_of(matrices: int, columns: int) -> Any:
             far = arguments[2]
             begins = [b.gep(start, [b.mul(far, _I64(m * PIXELS))]) for m in range(matrices)]
             packed, found = (b.bitcast(data(i).data, _POINTER) for i in (4, 5))
-            of_inputs, of_weights = _I8(_REGISTERS - 2), _I8(_REGISTERS - 1)
+            sums = matrices * columns
+            # All that is multiplied stays in registers where there are enough, or else one of each at a time.
+            each = sums + matrices + columns <= _REGISTERS
+            of_inputs = [_I8(sums + m if each else sums) for m in range(matrices)]
+            of_weights = [_I8(_REGISTERS - 1 - c if each else _REGISTERS - 1) for c in range(columns)]
             for register in range(matrices * columns):
                 _call(b, "tilezero", _I8(register))
             with cgutils.for_range(b, b.extract_value(step_list.shape, 0), intp=_I64) as loop:
                 place = b.load(b.gep(step_list.data, [loop.index]))
                 of_step = b.gep(packed, [b.mul(loop.index, _I64(_BYTES * columns))])
                 for m in range(matrices):
-                    _call(b, "tileloadd64", of_inputs, b.gep(begins[m], [place]), far)
+                    _call(b, "tileloadd64", of_inputs[m], b.gep(begins[m], [place]), far)
                     for c in range(columns):
-                        _call(b, "tileloadd64", of_weights, b.gep(of_step, [_I64(_BYTES * c)]), _I64(INPUTS))
-                        _call(b, "tdpbusd", _I8(m * columns + c), of_inputs, of_weights)
+                        if not each or not m:
+                            matrix = b.gep(of_step, [_I64(_BYTES * c)])
+                            _call(b, "tileloadd64", of_weights[c], matrix, _I64(INPUTS))
+                        _call(b, "tdpbusd", _I8(m * columns + c), of_inputs[m], of_weights[c])
             line = 4 * CHANNELS * columns
             for m in range(matrices):
                 for c in range(columns):
@@ -106,6 +112,7 @@ def _tile_of(matrices: int, columns: int) -> Any:
 
 
 _one_by_one, _two_by_one = _tile_of(1, 1), _tile_of(2, 1)
+_one_by_two, _two_by_two = _tile_of(1, 2), _tile_of(2, 2)
 _one_by_three, _two_by_three = _tile_of(1, 3), _tile_of(2, 3)
 _part = numba.njit(nogil=True, error_model="numpy")
 
@@ -202,8 +209,9 @@ def drive(conv: Conv, part: tuple[int, ...], source: Floats, out: Floats) -> Non
     """Add a convolution to out [timesteps, rows, columns, channels], a part of a layer.
 
     Args:
-        conv: counts uint8 [T, N, H, W, C]; weights [blocks, steps, 3 or 1, 16, 64]; where in a window the inputs of
-            each step begin; the phases; what the sums of no spikes are, int32 [3 or 1, C]; what a sum of 1 is,
+        conv: counts uint8 [T, N, H, W, C]; weights [blocks, steps, columns, 16, 64], of which columns are the three
+            bytes of 16 output channels, or one or two times 16 channels; where in a window the inputs of each step
+            begin; the phases; what the sums of no spikes are, int32 [3 or 1, C]; what a sum of 1 is,
             float32 [C]; for 8-bit currents the size of a step and the code of zero, float32 [2, C]; and sizes.
         part: first timestep, the one behind the last, sample, first row of the output, rows, columns, first channel,
             channels.
@@ -218,34 +226,42 @@ def drive(conv: Conv, part: tuple[int, ...], source: Floats, out: Floats) -> Non
         target = room[(t - begin) * image : (t - begin + 1) * image]
         corner, size = (first * down - top, -left), (rows + more, high, wide)
         _lay_out(counts[t, n], corner, (down, right), phases, size, np.uint8(none), target)
-    pixels, planes, features = (rows - 1) * wide + columns, weights.shape[2], len(scale)
-    sums, values = np.empty(2 * PIXELS * planes * CHANNELS, np.int32), rows * columns * channels
+    pixels, of_weights, features = (rows - 1) * wide + columns, weights.shape[2], len(scale)
+    together = CHANNELS if of_weights == PLANES else CHANNELS * of_weights
+    sums, values = np.empty(2 * PIXELS * of_weights * CHANNELS, np.int32), rows * columns * channels
     zeros, codes = zero.reshape(-1), code.reshape(-1)
     start()
-    for output in range(channel, channel + channels, CHANNELS):
-        packed = weights[output // CHANNELS].reshape(-1)
+    for output in range(channel, channel + channels, together):
+        packed = weights[output // together].reshape(-1)
         of_none, of_unit, of_code = zeros[output:], scale[output:], codes[output:]
         for t in range(begin, end):
             current = out[(t - begin) * values + output - channel :]
             for p in range(0, pixels, 2 * PIXELS):
                 place, several = (t - begin) * image + p * of_inputs, pixels - p > PIXELS
-                if planes == 1:
+                if of_weights == PLANES:
                     if several:
-                        _two_by_one(room, place, of_inputs, steps, packed, sums)
+                        _two_by_three(room, place, of_inputs, steps, packed, sums)
                     else:
-                        _one_by_one(room, place, of_inputs, steps, packed, sums)
+                        _one_by_three(room, place, of_inputs, steps, packed, sums)
+                elif of_weights == 2:
+                    if several:
+                        _two_by_two(room, place, of_inputs, steps, packed, sums)
+                    else:
+                        _one_by_two(room, place, of_inputs, steps, packed, sums)
                 elif several:
-                    _two_by_three(room, place, of_inputs, steps, packed, sums)
+                    _two_by_one(room, place, of_inputs, steps, packed, sums)
                 else:
-                    _one_by_three(room, place, of_inputs, steps, packed, sums)
+                    _one_by_one(room, place, of_inputs, steps, packed, sums)
                 y, x = p // wide, p % wide
                 for m in range(min(pixels - p, 2 * PIXELS)):
                     if x < columns:  # what is beyond is no output
                         target = (y * columns + x) * channels
-                        if planes == 1:
-                            _of_one(sums, m * CHANNELS, of_none, features, of_unit, of_code, current, target)
+                        if of_weights == PLANES:
+                            _of_three(sums, m * PLANES * CHANNELS, of_none, features, of_unit, of_code, current, target)
                         else:
-                            _of_three(sums, m * 3 * CHANNELS, of_none, features, of_unit, of_code, current, target)
+                            for c in range(0, together, CHANNELS):
+                                found, parts = m * together + c, (of_none[c:], of_unit[c:], of_code[c:])
+                                _of_one(sums, found, parts[0], features, parts[1], parts[2], current, target + c)
                     x += 1
                     if x == wide:
                         x, y = 0, y + 1
