@@ -356,8 +356,8 @@ def _dense(values: Temporal) -> NDArray[np.float32]:
 
 
 def _finite(values: Array, timesteps: int) -> bool:
-    """Whether all values are finite, and so are the squares of what they add up to over the timesteps."""
+    """Whether all values are finite, and so is what they add up to over the timesteps."""
     if not values.size:
         return True
     largest = max(float(values.max()), -float(values.min()))
-    return largest * timesteps <= float(np.sqrt(np.finfo(np.float32).max))  # False for NaN
+    return largest * timesteps <= float(np.finfo(np.float32).max)  # False for NaN

@@ -135,7 +135,7 @@ def _add(
                         level = min(max(np.floor(current / unit[i] + offset), least), most)
                         error[i] = unit[i] * level - a[i]
                 for i in range(size):
-                    found[kind, i] += np.float64(error[i] * error[i])
+                    found[kind, i] += np.float64(error[i]) * np.float64(error[i])
             for i in range(size):
-                found[4, i] += np.float64(a[i] * a[i])
+                found[4, i] += np.float64(a[i]) * np.float64(a[i])
                 found[6, i] += np.float64(a[i])

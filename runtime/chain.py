@@ -150,10 +150,10 @@ class Program:
             job.layer.end(carried[job.name], state)
         found = {}
         for job, a, b, size, written in zip(jobs, self._ends, self._ends[1:], self._sizes, self._written, strict=False):
-            part = emitted[a:b].reshape(size)
-            found[job.name] = (part if isinstance(job.layer, ConvNeurons) else part * written.output.step).transpose(
-                2, 0, 1
-            )
+            part: NDArray[np.float64] = emitted[a:b].reshape(size)
+            if not isinstance(job.layer, ConvNeurons):
+                part = part * written.output.step
+            found[job.name] = part.transpose(2, 0, 1)
         return found
 
     def _point(self, place: int, term: int, value: Given) -> None:

@@ -107,8 +107,9 @@ class _Chooser:
         site, node = self.neurons.get(tensor), self.made_by.get(tensor)
         if site is not None:
             return site if self._fits(site) else None
-        pooled = node is not None and self._window(node) is not None
-        return self._counted(node.inputs[0].name) if pooled else None
+        if node is None or self._window(node) is None:
+            return None
+        return self._counted(node.inputs[0].name)
 
     def _runs_in_matrices(self, node: gs.Node, site: NeuronSite) -> bool:
         """Whether a node is a convolution with 8-bit weights that count the spikes of these neurons."""

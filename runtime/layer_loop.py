@@ -56,8 +56,7 @@ _PATIENCE = 4096
 """Looks at a ticket until the core is offered to others."""
 
 
-@intrinsic
-def _at(typing_context: Any, place: Any) -> Any:
+def _pointer(typing_context: Any, place: Any) -> Any:
     """Return an address as a pointer."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -66,8 +65,10 @@ def _at(typing_context: Any, place: Any) -> Any:
     return types.voidptr(types.int64), codegen
 
 
-@intrinsic
-def _add(typing_context: Any, values: Any, index: Any, more: Any) -> Any:
+_at: Any = intrinsic(_pointer)
+
+
+def _fetch_and_add(typing_context: Any, values: Any, index: Any, more: Any) -> Any:
     """Add to an int64 of an array that other threads change, too; return what it was."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -77,8 +78,10 @@ def _add(typing_context: Any, values: Any, index: Any, more: Any) -> Any:
     return types.int64(values, types.int64, types.int64), codegen
 
 
-@intrinsic
-def _set(typing_context: Any, values: Any, index: Any, value: Any) -> Any:
+_add: Any = intrinsic(_fetch_and_add)
+
+
+def _exchange(typing_context: Any, values: Any, index: Any, value: Any) -> Any:
     """Write an int64 that other threads read."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -89,8 +92,10 @@ def _set(typing_context: Any, values: Any, index: Any, value: Any) -> Any:
     return types.void(values, types.int64, types.int64), codegen
 
 
-@intrinsic
-def _get(typing_context: Any, values: Any, index: Any) -> Any:
+_set: Any = intrinsic(_exchange)
+
+
+def _load(typing_context: Any, values: Any, index: Any) -> Any:
     """Read an int64 that other threads change."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -100,8 +105,10 @@ def _get(typing_context: Any, values: Any, index: Any) -> Any:
     return types.int64(values, types.int64), codegen
 
 
-@intrinsic
-def _pause(typing_context: Any) -> Any:
+_get: Any = intrinsic(_load)
+
+
+def _relax(typing_context: Any) -> Any:
     """Tell the processor that this thread only waits."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -110,6 +117,9 @@ def _pause(typing_context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+_pause: Any = intrinsic(_relax)
 
 
 @_part
@@ -290,7 +300,7 @@ def _run(layers: Any, convs: Any, sync: Integers, scratch: Floats, leads: bool) 
         _set(sync, 0, len(layers) << _SHIFT)
         return
     while True:
-        ticket = _get(sync, 0)
+        ticket: int = _get(sync, 0)
         which = ticket >> _SHIFT
         if which >= len(layers):
             return

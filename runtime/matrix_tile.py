@@ -28,7 +28,6 @@ Conv = tuple[Bytes, NDArray[np.int8], NDArray[np.int64], NDArray[np.int64], Sums
 _REGISTERS, _BYTES = 8, CHANNELS * INPUTS
 
 cgutils: Any = _cgutils
-_intrinsic: Any = intrinsic
 _I8, _I16, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(64)
 _POINTER, _NOTHING = _I8.as_pointer(), ir.VoidType()
 _FLOATS, _INTS = ir.VectorType(ir.FloatType(), CHANNELS), ir.VectorType(ir.IntType(32), CHANNELS)
@@ -39,9 +38,8 @@ def _call(builder: Any, name: str, *operands: Any) -> None:
     builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), operands)
 
 
-@_intrinsic
-def start(typing_context: Any) -> Any:
-    """Give all registers of the unit 16 rows of 64 bytes; between this and `stop`, nothing else may use it."""
+def _configure(typing_context: Any) -> Any:
+    """Give all registers of the unit 16 rows of 64 bytes; between this and `_stop`, nothing else may use it."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         settings = [1] + [0] * 15 + [64, 0] * _REGISTERS + [0] * 16 + [PIXELS] * _REGISTERS + [0] * 8
@@ -53,8 +51,10 @@ def start(typing_context: Any) -> Any:
     return types.void(), codegen
 
 
-@_intrinsic
-def stop(typing_context: Any) -> Any:
+_start: Any = intrinsic(_configure)
+
+
+def _release(typing_context: Any) -> Any:
     """Give the unit back."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -62,6 +62,9 @@ def stop(typing_context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+_stop: Any = intrinsic(_release)
 
 
 def _tile_of(matrices: int, columns: int) -> Any:
@@ -82,10 +85,10 @@ def _tile_of(matrices: int, columns: int) -> Any:
             far = arguments[2]
             begins = [b.gep(start, [b.mul(far, _I64(m * PIXELS))]) for m in range(matrices)]
             packed, found = (b.bitcast(data(i).data, _POINTER) for i in (4, 5))
-            sums = matrices * columns
+            total = matrices * columns
             # All that is multiplied stays in registers where there are enough, or else one of each at a time.
-            each = sums + matrices + columns <= _REGISTERS
-            of_inputs = [_I8(sums + m if each else sums) for m in range(matrices)]
+            each = total + matrices + columns <= _REGISTERS
+            of_inputs = [_I8(total + m if each else total) for m in range(matrices)]
             of_weights = [_I8(_REGISTERS - 1 - c if each else _REGISTERS - 1) for c in range(columns)]
             for register in range(matrices * columns):
                 _call(b, "tilezero", _I8(register))
@@ -223,14 +226,14 @@ def drive(conv: Conv, part: tuple[int, ...], source: Floats, out: Floats) -> Non
     down, right, top, left, high, wide, more, none, image = sizes
     room, of_inputs = source.view(np.uint8), counts.shape[4]
     for t in range(begin, end):
-        target = room[(t - begin) * image : (t - begin + 1) * image]
+        padded = room[(t - begin) * image : (t - begin + 1) * image]
         corner, size = (first * down - top, -left), (rows + more, high, wide)
-        _lay_out(counts[t, n], corner, (down, right), phases, size, np.uint8(none), target)
+        _lay_out(counts[t, n], corner, (down, right), phases, size, np.uint8(none), padded)
     pixels, of_weights, features = (rows - 1) * wide + columns, weights.shape[2], len(scale)
     together = CHANNELS if of_weights == PLANES else CHANNELS * of_weights
     sums, values = np.empty(2 * PIXELS * of_weights * CHANNELS, np.int32), rows * columns * channels
     zeros, codes = zero.reshape(-1), code.reshape(-1)
-    start()
+    _start()
     for output in range(channel, channel + channels, together):
         packed = weights[output // together].reshape(-1)
         of_none, of_unit, of_code = zeros[output:], scale[output:], codes[output:]
@@ -265,4 +268,4 @@ def drive(conv: Conv, part: tuple[int, ...], source: Floats, out: Floats) -> Non
                     x += 1
                     if x == wide:
                         x, y = 0, y + 1
-    stop()
+    _stop()

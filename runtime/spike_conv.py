@@ -72,10 +72,11 @@ class SpikeConv:
     def __init__(self, node: gs.Node) -> None:
         """Read a node; see `runs_in_float`."""
         self.rounding: Rounding | None = None
+        bias: NDArray[Any] | None
         if node.op == INT8_CONV:
-            weight, bias, unit, offset, scale, step, zero = (np.asarray(constant(t)) for t in node.inputs[1:])
+            weight, added, unit, offset, scale, step, zero = (np.asarray(constant(t)) for t in node.inputs[1:])
             floats = [value.astype(np.float32) for value in (scale, step, zero)]
-            self.rounding = Rounding(unit.astype(np.float32), int(offset), bias.astype(np.int32), *floats)
+            self.rounding = Rounding(unit.astype(np.float32), int(offset), added.astype(np.int32), *floats)
             bias = None
         else:
             weight = np.asarray(constant(node.inputs[1]), np.float32)

@@ -416,6 +416,21 @@ def test_currents_beyond_single_precision() -> None:
         compiled(model, data={"x": feeds["x"] * np.float32(1e37)})
 
 
+@pytest.mark.parametrize("neuron", ["burst", "signed", "auto"])
+def test_values_whose_squares_are_beyond_single_precision(neuron: str) -> None:
+    """Scaled by a power of two, a network spikes as before."""
+    plain, large = NETWORKS["plain"].model(), NETWORKS["plain"].model()
+    for tensor in large.graph.initializer:
+        if tensor.name.startswith("b_") or tensor.name == "w_1":
+            values = onnx.numpy_helper.to_array(tensor) * np.float32(2.0**90)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    one, other = compiled(plain, neuron=neuron), compiled(large, neuron=neuron)
+    feeds = inputs_of(plain, 5, seed=2)
+    np.testing.assert_array_equal(run(other.model, feeds)["y"], run(one.model, feeds)["y"] * np.float32(2.0**90))
+    for layer, scaled in zip(one.record.layers, other.record.layers, strict=True):
+        assert scaled.error == pytest.approx(layer.error, rel=1e-9)
+
+
 def test_values_that_overflow_when_summed_over_time() -> None:
     model = parse("g (float[N,2] x) => (float[N,2] y) <float[2] c = {2e38, 1}> { a = Add (x, c) y = Relu (a) }")
     with pytest.raises(DataError, match="larger ones than single precision can add up"):
