@@ -24,7 +24,7 @@ EVALUATED = 4
 FEWEST = 4, 2
 """Samples that are calibrated and evaluated even of a network that is too large. Fewer say little about others: their
 largest activations are far below the next sample's, and an error on one is chance."""
-VALUES = 1 << 29
+VALUES = 1 << 30
 """Most values of the largest tensor in a calibration, over samples and timesteps."""
 
 
