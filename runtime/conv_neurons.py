@@ -96,7 +96,7 @@ class ConvNeurons:
         """
         p = self.neurons.parameters
         if self._runs is None:
-            self._runs = _runs(self.convolutions, terms)
+            self._runs = _runs(self.convolutions, terms, self.neurons.theta)
         runs, others = self._runs, terms[len(self.convolutions) :]
         read = [term.values for term in terms[: len(runs)] if isinstance(term, Coded)]
         first = terms[0].values if isinstance(terms[0], Coded) else terms[0]
@@ -236,11 +236,11 @@ class PoolOverTime:
 Layer = ConvNeurons | PoolOverTime
 
 
-def _runs(convolutions: list[SpikeConv], terms: list[Coded | Floats]) -> list[Run]:
+def _runs(convolutions: list[SpikeConv], terms: list[Coded | Floats], theta: Floats) -> list[Run]:
     """Return what runs convolutions of counts: matrices of bytes if all of them can, and this processor."""
     sources = [term for term in terms[: len(convolutions)] if isinstance(term, Coded)]
     pairs = list(zip(convolutions, sources, strict=True))
-    kind = MatrixConv if available() and all(is_exact(conv, term.step) for conv, term in pairs) else FloatRun
+    kind = MatrixConv if available() and all(is_exact(conv, term.step, theta) for conv, term in pairs) else FloatRun
     return [kind(conv, term.step, int(term.zero[0])) for conv, term in pairs]
 
 

@@ -6,8 +6,7 @@ bytes, highest first:
 
     w·θ = scale · (65536·w₂ + 256·w₁ + w₀) + r,      |r| ≤ scale / 2
 
-The three sums are exact in 32 bits, so that a current doesn't depend on the order of its products. What is rounded off,
-at most 2⁻²³ of the channel's largest weight, is what float32 rounds off in sums of that size.
+The three sums are exact in 32 bits, so that a current doesn't depend on the order of its products.
 """
 
 from __future__ import annotations
@@ -34,8 +33,9 @@ PLANES = 3
 _LARGEST = 127 * 65536 + 127 * 256 + 127
 _FASTER = 8
 """How many multiplications take as long as one in float32."""
-_SPREAD = 512.0
-"""The largest weight of a channel is at most so many times their root mean square: smaller ones would lose digits."""
+_LARGEST_CURRENT = 8.0
+"""The most thresholds that one spike may charge a neuron with. What is rounded off is then 2⁻²⁰ of a threshold for each
+spike at most, and in the sum about what float32 rounds off."""
 
 
 @dataclass(frozen=True)
@@ -197,12 +197,15 @@ def folded(conv: SpikeConv, unit: NDArray[np.float32]) -> NDArray[np.float64]:
     return conv.weight.astype(np.float64) * unit.astype(np.float64).reshape(1, -1, 1, 1)
 
 
-def is_exact(conv: SpikeConv, unit: NDArray[np.float32]) -> bool:
-    """Whether a convolution is as good in a fixed point as in float32: no channel has but a few large weights."""
-    if conv.rounding is not None:
-        return True
-    weight = folded(conv, unit).reshape(conv.features, -1)
-    if conv.depthwise or not weight.size or not np.isfinite(weight).all():
-        return False
-    mean, largest = np.sqrt((weight**2).mean(axis=1)), np.abs(weight).max(axis=1)
-    return bool((largest <= _SPREAD * mean).all() and (largest[largest > 0] > 1e-30).all() and (largest < 1e30).all())
+def is_exact(conv: SpikeConv, unit: NDArray[np.float32], theta: NDArray[np.float32]) -> bool:
+    """Whether a convolution is as good in a fixed point as in float32.
+
+    Args:
+        conv: the convolution.
+        unit: the spike of each input channel, float32 [C_in].
+        theta: threshold of the neurons behind it, float32 [C_out].
+    """
+    if conv.rounding is not None or conv.depthwise:
+        return conv.rounding is not None
+    largest = np.abs(folded(conv, unit)).max(axis=(1, 2, 3), initial=0.0)
+    return bool((largest <= _LARGEST_CURRENT * theta.astype(np.float64)).all())
