@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from snncc.analysis import Form, NeuronSite
 from snncc.config import Config
 from snncc.neurons.response import Correction
-from snncc.neurons.threshold import DEVIATIONS, ChannelHistogram
+from snncc.neurons.threshold import DEVIATIONS, FEW, ChannelHistogram
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry
 from snncc.passes.layer_sums import Sums, along, by_channel, per_channel, squared_error, sums, total
@@ -91,7 +91,8 @@ class Layer:
         first, *others = self.pool.each(of_chunk)
         for histogram in others:
             first.merge(histogram)
-        if sign > 0 or self.site.activation.encodes:
+        told = sign > 0 or self.site.activation.encodes
+        if told and (first.counts.sum(axis=1) < FEW).any():  # nobody asks of the others what is likely
             mean, deviation = self._currents
             first.likely = np.clip(sign * mean + DEVIATIONS * deviation, 0.0, self.site.activation.upper)
         return first
