@@ -24,7 +24,6 @@ from snncc.runtime.segments import submodel
 from snncc.runtime.session import Array
 
 _PREFIX = "snncc.search/"
-COPIES = f"{_PREFIX}copies"
 
 
 @dataclass(frozen=True)
@@ -117,8 +116,7 @@ class Suffix:
         self._behind = [t.name for t in behind]
         output = next(t for t in graph.tensors().values() if t.name == site.output)
         model = submodel(graph, cut.nodes, [*cut.inputs, output], behind)
-        if self._repeated:
-            _repeat_inputs(model.graph, self._repeated)
+        _suit_layout(model.graph, [n for n in (*self._inputs, site.output) if n in batched])
         self._session = DeferredSession(model, f"the layers behind node '{site.node}'")
 
     def prepare(self, threads: int) -> None:
@@ -154,10 +152,9 @@ class Suffix:
             two_sided=self._site.activation.encodes,
             levels=levels,
         )
-        feeds = {(_once(n) if n in self._repeated else n): inputs[n] for n in self._inputs}
+        repeated = self._repeated if count > 1 else ()
+        feeds = {n: np.concatenate([inputs[n]] * count) if n in repeated else inputs[n] for n in self._inputs}
         feeds[self._site.output] = found.mean.reshape(-1, *current.shape[1:])
-        if self._repeated:
-            feeds[COPIES] = np.array([count], np.int64)
         values = {self._site.output: feeds[self._site.output]}
         if self._behind:
             values |= self._session.run(feeds, self._behind)
@@ -175,31 +172,25 @@ class Suffix:
         return noise
 
 
-def _once(name: str) -> str:
-    return f"{_PREFIX}once/{name}"
+def _suit_layout(graph: onnx.GraphProto, batched: Iterable[str]) -> None:
+    """Let ONNX Runtime keep images in its blocked layout, and add where it convolves, as it does inside the whole ANN.
 
-
-def _repeat_inputs(graph: onnx.GraphProto, names: Iterable[str]) -> None:
-    """Let each batched input be read once per candidate: [N, ...] as [K·N, ...], candidate by candidate."""
-    graph.input.append(helper.make_tensor_value_info(COPIES, TensorProto.INT64, [1]))
-    nodes = []
-    for name in names:
-        source = _once(name)
-        next(i for i in graph.input if i.name == name).name = source
-        tail, ones, repeats = (f"{_PREFIX}{part}/{name}" for part in ("rank", "ones", "repeats"))
-        nodes += [
-            helper.make_node("Shape", [source], [f"{tail}/shape"], start=1),
-            helper.make_node("Shape", [f"{tail}/shape"], [tail]),
-            helper.make_node(
-                "ConstantOfShape", [tail], [ones], value=helper.make_tensor("one", TensorProto.INT64, [1], [1])
-            ),
-            helper.make_node("Concat", [COPIES, ones], [repeats], axis=0),
-            helper.make_node("Tile", [source, repeats], [name]),
-        ]
-    _put_first(graph, nodes)
-
-
-def _put_first(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    It must know that the batches are of one size, and a sum must get both of its terms from operators that work in this
+    layout: a MaxPool over one pixel, which changes nothing, brings what comes from outside into it.
+    """
+    names = set(batched)
+    added = {name for node in graph.node if node.op_type == "Add" for name in node.input}
+    pools = []
+    for entering in graph.input:
+        shape = entering.type.tensor_type.shape.dim
+        if entering.name not in names or not len(shape):
+            continue
+        shape[0].dim_param = "samples"
+        if entering.name in added and len(shape) == 4 and entering.type.tensor_type.elem_type == TensorProto.FLOAT:
+            pooled = f"{_PREFIX}{entering.name}"
+            for node in graph.node:
+                node.input[:] = [pooled if name == entering.name else name for name in node.input]
+            pools.append(helper.make_node("MaxPool", [entering.name], [pooled], kernel_shape=[1, 1]))
     rest = list(graph.node)
     del graph.node[:]
-    graph.node.extend([*nodes, *rest])
+    graph.node.extend([*pools, *rest])
