@@ -1,10 +1,11 @@
 """The fused executor: the network layer by layer over blocks of timesteps, each part by what does it fastest.
 
-On processors with AVX2, convolutions of spikes run on a kernel of our own together with the neurons behind them: from
-counts to counts, channels last, part by part of a layer in the cache; see `snncc.runtime.conv_neurons`. So do layers
-with 8-bit weights, on whole numbers: see `snncc.runtime.coded_plan`. Other linear pieces between neurons run in ONNX
-Runtime with time folded into the batch axis, into arrays that are used again and again, and neurons there are one
-compiled loop over all timesteps of a block, in place.
+On processors with AVX2, layers that follow each other on spike counts, convolutions with the neurons behind them and
+pools, are one call of compiled code: from counts to counts, channels last, part by part of a layer in the cache; see
+`snncc.runtime.chain`. The convolutions run on a unit for matrices of bytes where there is one, or else in vectors.
+Layers with 8-bit weights run on whole numbers; see `snncc.runtime.coded_plan`. Other linear pieces between neurons run
+in ONNX Runtime with time folded into the batch axis, into arrays that are used again and again, and neurons there are
+one compiled loop over all timesteps of a block, in place.
 
 Samples go through in chunks small enough for the cache, several chunks side by side; a single one has all threads,
 which share the work of each layer where there is enough of it. What is static is computed once, and so is what follows
