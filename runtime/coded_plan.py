@@ -13,6 +13,7 @@ from snncc.graph import DOMAIN, FLOAT_OF, INT8_CONV, consumers, producers
 from snncc.runtime.coded import CodedNeurons
 from snncc.runtime.conv_neurons import ConvNeurons, PoolOverTime
 from snncc.runtime.int8_conv import Int8Layer, runs_natively
+from snncc.runtime.matrix_conv import MOST_INPUTS
 from snncc.runtime.matrix_unit import available
 from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.segments import is_pool_over_time
@@ -115,9 +116,11 @@ class _Chooser:
         """Whether a node is a convolution with 8-bit weights that count the spikes of these neurons."""
         if node.domain != DOMAIN or node.op != INT8_CONV or not available() or not runs_natively(node):
             return False
-        rounding, neurons = SpikeConv(node).rounding, self._coded(site)
-        same = rounding is not None and np.array_equal(rounding.unit, neurons.theta)
-        return same and rounding is not None and rounding.offset == neurons.offset
+        conv, neurons = SpikeConv(node), self._coded(site)
+        rounding = conv.rounding
+        if rounding is None or conv.products > MOST_INPUTS:
+            return False
+        return np.array_equal(rounding.unit, neurons.theta) and rounding.offset == neurons.offset
 
     def _coded(self, site: NeuronSite) -> CodedNeurons:
         return CodedNeurons(NeuronParameters.of(self.nodes[site.node]), (site.dims or (0,))[0])

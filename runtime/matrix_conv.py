@@ -33,6 +33,8 @@ PLANES = 3
 _LARGEST = 127 * 65536 + 127 * 256 + 127
 _FASTER = 8
 """How many multiplications take as long as one in float32."""
+MOST_INPUTS = (1 << 31) // (255 * 128)
+"""Inputs of a window whose products are sure to add up in 32 bits."""
 _LARGEST_CURRENT = 8.0
 """The most thresholds that one spike may charge a neuron with. What is rounded off is then 2⁻²⁰ of a threshold for each
 spike at most, and in the sum about what float32 rounds off."""
@@ -205,7 +207,7 @@ def is_exact(conv: SpikeConv, unit: NDArray[np.float32], theta: NDArray[np.float
         unit: the spike of each input channel, float32 [C_in].
         theta: threshold of the neurons behind it, float32 [C_out].
     """
-    if conv.rounding is not None or conv.depthwise:
+    if conv.rounding is not None or conv.depthwise or conv.products > MOST_INPUTS:
         return conv.rounding is not None
     largest = np.abs(folded(conv, unit)).max(axis=(1, 2, 3), initial=0.0)
     return bool((largest <= _LARGEST_CURRENT * theta.astype(np.float64)).all())

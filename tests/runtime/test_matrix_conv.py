@@ -14,7 +14,7 @@ from snncc.runtime.chain import Chain, Job
 from snncc.runtime.coded import CodedNeurons
 from snncc.runtime.conv_neurons import ConvNeurons
 from snncc.runtime.int8_conv import Coded
-from snncc.runtime.matrix_conv import MatrixConv, Window, digits, is_exact, packed, steps
+from snncc.runtime.matrix_conv import MOST_INPUTS, MatrixConv, Window, digits, is_exact, packed, steps
 from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.spike_conv import FloatRun, SpikeConv, vector_width
 
@@ -54,6 +54,8 @@ def test_weights_that_are_large_for_the_threshold_are_left_to_floats() -> None:
     assert is_exact(conv_of(np.zeros((4, 8, 3, 3))), unit, theta)
     assert not is_exact(conv_of(np.full((4, 8, 3, 3), np.inf)), unit, theta)
     assert not is_exact(conv_of(np.full((8, 1, 3, 3), 0.1), group=8), unit, np.ones(8, np.float32))
+    wide = conv_of(np.full((1, MOST_INPUTS + 1, 1, 1), 1e-3))
+    assert not is_exact(wide, np.ones(MOST_INPUTS + 1, np.float32), np.ones(1, np.float32))
 
 
 @pytest.mark.parametrize(
