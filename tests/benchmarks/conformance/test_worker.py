@@ -173,7 +173,7 @@ def test_large_networks_take_fewer_samples() -> None:
     assert Weight(macs=0, values=1, largest=1).calibration(32, 256) == 32
     assert Weight(macs=10**9, values=0, largest=1).calibration(32, 99) == 10
     assert Weight(macs=0, values=10**9 // VALUE, largest=1).calibration(32, 99) == 10
-    assert Weight(macs=1, values=1, largest=1 << 20).calibration(64, 16) == 32
+    assert Weight(macs=1, values=1, largest=1 << 20).calibration(64, 32) == 32
     assert Weight(macs=10**12, values=1, largest=1).calibration(32, 256) == 4
     assert Weight(macs=10**12, values=1, largest=1).calibration(3, 256) == 3
     assert Weight(macs=10**12, values=1, largest=1 << 30).calibration(32, 256) == 1
