@@ -21,7 +21,7 @@ from snncc.runtime.int8_conv import Coded
 from snncc.runtime.layer_table import NEURONS, POOL, address
 from snncc.runtime.matrix_conv import MatrixConv, is_exact
 from snncc.runtime.matrix_unit import available
-from snncc.runtime.spike_conv import LANES, FloatRun, SpikeConv, filled
+from snncc.runtime.spike_conv import LANES, FloatRun, SpikeConv, filled, filled_up
 
 _PIXELS = 256
 """Output pixels that a part has, or that it convolves together over timesteps: weights are read once for them."""
@@ -71,7 +71,7 @@ class ConvNeurons:
     def __init__(self, neurons: CodedNeurons, convolutions: list[SpikeConv]) -> None:
         self.neurons, self.convolutions = neurons, convolutions
         bias = np.sum([np.zeros(neurons.channels, np.float32), *(c.bias for c in convolutions)], axis=0)
-        self._theta, self._bias = _filled(neurons.theta, 1.0), _filled(bias, 0.0)
+        self._theta, self._bias = filled_up(neurons.theta, 1.0), filled_up(bias)
         self._nothing = np.zeros(len(self._bias), np.uint8)
         self._runs: list[Run] | None = None
 
@@ -114,7 +114,7 @@ class ConvNeurons:
         layer["theta"], layer["bias"], layer["unit"] = address(self._theta), address(self._bias), address(self._theta)
         layer["residual"] = address(self._nothing)
         if others and isinstance(others[0], Coded):
-            unit = _filled(others[0].step, 0.0)
+            unit = filled_up(others[0].step)
             layer["has_residual"], layer["residual"], layer["unit"] = 1, address(others[0].values), address(unit)
             layer["zero"] = others[0].zero[0]
             arrays.append(unit)
@@ -242,10 +242,3 @@ def _runs(convolutions: list[SpikeConv], terms: list[Coded | Floats], theta: Flo
     pairs = list(zip(convolutions, sources, strict=True))
     kind = MatrixConv if available() and all(is_exact(conv, term.step, theta) for conv, term in pairs) else FloatRun
     return [kind(conv, term.step, int(term.zero[0])) for conv, term in pairs]
-
-
-def _filled(values: Floats, beyond: float) -> Floats:
-    """Return what is there for each channel, filled up to whole vectors."""
-    result = np.full(filled(len(values)), beyond, np.float32)
-    result[: len(values)] = values
-    return result

@@ -4,7 +4,7 @@ A layer is cut into parts, which any thread can take; the next layer begins when
 each other by looking: what they wait for takes microseconds.
 
 The loop is compiled when it is first called and kept on disk for the next process. Numba takes what it kept for right
-as long as this file is the same; the functions from other files, which become a part of it, stand for a digest.
+as long as this file is the same; for the functions from other files, which become a part of it, stands a digest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from snncc.runtime import float_tile, layer_table, neuron_loops
 from snncc.runtime.layer_table import FLOATS, NEURONS, NO_CONV
-from snncc.runtime.matrix_conv import PLANES
+from snncc.runtime.matrix_conv import CHANNELS, INPUTS, PLANES
 from snncc.runtime.matrix_unit import available
 from snncc.runtime.neuron_loops import fire
 from snncc.runtime.spike_conv import LANES
@@ -138,12 +138,13 @@ def _convolve(convs: Any, place: tuple[int, ...], samples: int, timesteps: int, 
             unit = carray(_at(conv.unit), conv.width * conv.channels, np.float32)
             _drive_floats((values, unit, weights, starts, sizes), place, source, out)
         else:
-            bytes_ = carray(_at(conv.weights), (conv.blocks, conv.inputs, conv.columns, 16, 64), np.int8)
+            size = (conv.blocks, conv.inputs, conv.columns, CHANNELS, INPUTS)
+            matrices = carray(_at(conv.weights), size, np.int8)
             phases = carray(_at(conv.phases), (conv.phase_count, 2), np.int64)
             zero = carray(_at(conv.zero), (PLANES if conv.columns == PLANES else 1, conv.features), np.int32)
             scale = carray(_at(conv.scale), conv.features, np.float32)
             code = carray(_at(conv.code), (2, conv.features), np.float32)
-            _drive_matrices((values, bytes_, starts, phases, zero, scale, code, sizes), place, source, out)
+            _drive_matrices((values, matrices, starts, phases, zero, scale, code, sizes), place, source, out)
 
 
 @_part

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from snncc.runtime.buffers import aligned
 from snncc.runtime.layer_table import MATRICES, address
-from snncc.runtime.spike_conv import SpikeConv
+from snncc.runtime.spike_conv import LANES, SpikeConv, filled, filled_up
 
 PIXELS = 16
 """Output pixels of a matrix."""
-CHANNELS = 16
+CHANNELS = LANES
 """Output channels of a block: the columns of a matrix."""
 INPUTS = 64
 """Inputs of a step: the rows of a matrix."""
@@ -144,18 +144,18 @@ class MatrixConv:
         self.spare = (2 * PIXELS * conv.channels + INPUTS) // 4 + 1
         self._zero_code = zero
         self.window = Window.of(conv.kernel, conv.strides, conv.dilations)
-        rounding, count = conv.rounding, -(-conv.features // CHANNELS) * CHANNELS
+        rounding, count = conv.rounding, filled(conv.features)
         if rounding is None:
             planes, scale = digits(folded(conv, unit))
         else:
             planes, scale = conv.weight[None], rounding.scale
-        self.scale = _filled(scale, count)
+        self.scale = filled_up(scale)
         self.zero = np.zeros((len(planes), count), np.int32)
         self.zero[:, : conv.features] = zero * planes.sum(axis=(2, 3, 4), dtype=np.int64)
         self.code = np.zeros((2, count), np.float32)
         if rounding is not None:
             self.zero[0, : conv.features] -= rounding.bias
-            self.code[:] = _filled(rounding.step, count), _filled(rounding.zero, count)
+            self.code[:] = filled_up(rounding.step), filled_up(rounding.zero)
         weights = packed(planes.reshape(*planes.shape[:3], -1), self.window.runs(1, 1, conv.channels))
         self.block = CHANNELS
         if rounding is not None and len(weights) % 2 == 0:  # two blocks of channels next to each other
@@ -186,12 +186,6 @@ class MatrixConv:
 
     def _image(self, rows: int, columns: int) -> int:
         return -(-self.window.image(rows, columns, self.conv.channels) // INPUTS) * INPUTS
-
-
-def _filled(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    result = np.zeros(count, np.float32)
-    result[: len(values)] = values
-    return result
 
 
 def folded(conv: SpikeConv, unit: NDArray[np.float32]) -> NDArray[np.float64]:

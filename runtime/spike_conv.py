@@ -192,3 +192,10 @@ def packed(weight: NDArray[np.float32], depthwise: bool, width: int) -> NDArray[
 def filled(channels: int) -> int:
     """Return for how many output channels there are sums."""
     return -(-channels // LANES) * LANES
+
+
+def filled_up(values: NDArray[np.float32], beyond: float = 0.0) -> NDArray[np.float32]:
+    """Return values of the output channels, followed by others for those that are `filled` in."""
+    result = np.full(filled(len(values)), beyond, np.float32)
+    result[: len(values)] = values
+    return result
