@@ -2,6 +2,7 @@
 
     Conv(x, W, b) ── BurstIF            ->  Conv(x, W, b + δ) ── BurstIF
     Conv(x, W, b) ── Add(y) ── BurstIF  ->  Conv(x, W, b + δ) ── Add(y) ── BurstIF
+    Conv(x, W, b) ── MaxPool ── BurstIF ->  Conv(x, W, b + δ) ── MaxPool ── BurstIF
     anything else ── BurstIF            ->  anything else ── Add(δ) ── BurstIF
 
 A bias is changed only where nothing but this neuron sees it; a constant that others share is copied first.
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from snncc.context import Context
 from snncc.graph import constant, consumers, is_missing, producers, shape_of, unique_name
+from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
 
 Floats = NDArray[np.floating[Any]]
@@ -68,6 +70,8 @@ class _Folder:
             return self._into_vector(node, delta.reshape(-1), self._features(node))
         if node.op == "Gemm" and axis == 1 and float(node.attrs.get("beta", 1.0)) != 0.0:
             return self._into_vector(node, delta.reshape(-1) / float(node.attrs.get("beta", 1.0)), self._features(node))
+        if spec_of(node).role is Role.POOL and axis == 1:
+            return self.fold(node.inputs[0], delta, axis)  # the largest value of each channel moves by as much
         if node.op == "Add":
             return self._into_sum(node, delta, axis)
         return False

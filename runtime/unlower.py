@@ -3,6 +3,7 @@
 The inverse of lowering. Whatever looks into an artifact (reference simulator, meter, inspection) works on this form and
 derives the time domains anew, so it does not depend on how time was lowered:
 
+    BurstIFUnit, ..., Rescale                              ->  BurstIF, ..., the weights as they were
     FoldTime                                               ->  Frames, which marks an input of frames
     RepeatInput, RunningMean, Increment, RateDecode, ...   ->  nothing
     BurstIF, SignedBurst, ...                              ->  the same
@@ -20,6 +21,7 @@ from snncc.artifact import Record
 from snncc.errors import ArtifactError
 from snncc.graph import DOMAIN, import_graph, infer_shapes, name_nodes, replace_reads
 from snncc.ops import FRAMES, is_frames
+from snncc.passes.fold_thresholds import unfold_thresholds
 
 _TRANSPARENT = {"RepeatInput", "RateDecode", "RunningMean", "Increment", "Finite", "LastStep", "InOrder"}
 _TRANSPARENT |= {"RunningMeanStep", "IncrementStep"}
@@ -37,6 +39,7 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
     del stripped.functions[:]
     graph = import_graph(stripped)
     graph.functions[:] = []
+    unfold_thresholds(graph)
     replaced: dict[str, gs.Tensor] = {}
     for node in list(graph.nodes):
         if is_time_scan(node):

@@ -163,9 +163,7 @@ def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.Mod
         ModelError: the result is no valid model (an error of the compiler, not of the user).
     """
     model = export_model(graph)
-    used = {node.op for node in graph.nodes if node.domain == DOMAIN}
-    used |= {node.op for sub in graph.subgraphs(recursive=True) for node in sub.nodes if node.domain == DOMAIN}
-    model.functions.extend(functions(used, graph.opset))
+    model.functions.extend(used_functions(graph))
     kept = [entry for entry in model.opset_import if entry.domain not in (DOMAIN, "ai.onnx")]
     del model.opset_import[:]
     model.opset_import.extend(kept)
@@ -180,6 +178,12 @@ def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.Mod
     except Exception as error:
         raise ModelError(f"the compiled network is not valid ONNX, please report this: {first_line(error)}") from error
     return model
+
+
+def used_functions(graph: gs.Graph) -> list[onnx.FunctionProto]:
+    """Return the functions of the domain `snncc` that a lowered graph needs."""
+    graphs = (graph, *graph.subgraphs(recursive=True))
+    return functions({node.op for one in graphs for node in one.nodes if node.domain == DOMAIN}, graph.opset)
 
 
 def _write_metadata(model: onnx.ModelProto, record: Record, metadata: dict[str, str]) -> None:

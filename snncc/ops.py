@@ -53,6 +53,7 @@ class OpSpec:
         single: of these, only one may vary (a product is linear in either factor, not in both).
         batch: whether the node maps samples to samples, axis 0 to axis 0; None: unknown, so no.
         channel_axis: axis of the output's channels; "same": that of the first input; "last".
+        by_channel: each channel of the output scales with the same channel of the input, if by a positive factor.
         keeps_spikes: a train of spikes at the input leaves as a train of spikes (possibly moved, merged or scaled).
         pointwise: each element of the output depends on the elements at the same place of the inputs only.
         activation: a pointwise function that networks use as activation; a neuron goes behind it.
@@ -65,6 +66,7 @@ class OpSpec:
     single: bool = False
     batch: rules.BatchRule | None = None
     channel_axis: int | str = "same"
+    by_channel: bool = False
     keeps_spikes: bool = False
     pointwise: bool = False
     activation: bool = False
@@ -150,11 +152,11 @@ _LINEAR = {
     ),
     "Div": OpSpec(Role.LINEAR, batch=rules.elementwise, keeps_spikes=True, pointwise=True, partial=True),
     "BatchNormalization": OpSpec(Role.LINEAR, batch=rules.first_input),
-    "AveragePool": OpSpec(Role.LINEAR, batch=rules.first_input, keeps_spikes=True),
-    "GlobalAveragePool": OpSpec(Role.LINEAR, batch=rules.first_input, keeps_spikes=True),
+    "AveragePool": OpSpec(Role.LINEAR, batch=rules.first_input, by_channel=True, keeps_spikes=True),
+    "GlobalAveragePool": OpSpec(Role.LINEAR, batch=rules.first_input, by_channel=True, keeps_spikes=True),
     "ReduceMean": OpSpec(Role.LINEAR, batch=rules.axes_without_zero(1), keeps_spikes=True),
     "ReduceSum": OpSpec(Role.LINEAR, batch=rules.axes_without_zero(1), keeps_spikes=True),
-    "Identity": OpSpec(Role.LINEAR, batch=rules.first_input, keeps_spikes=True, pointwise=True),
+    "Identity": OpSpec(Role.LINEAR, batch=rules.first_input, by_channel=True, keeps_spikes=True, pointwise=True),
     "Concat": OpSpec(Role.LINEAR, linear_in=None, batch=rules.concat, keeps_spikes=True),
     "Split": OpSpec(Role.LINEAR, batch=rules.axis_not_zero(0), keeps_spikes=True),
     "Reshape": OpSpec(Role.LINEAR, batch=rules.reshape, channel_axis=1, keeps_spikes=True),
@@ -214,7 +216,7 @@ def _nonlinear(
 _NONLINEAR = {
     "Relu": OpSpec(Role.ACTIVATION, batch=rules.first_input, pointwise=True, activation=True),
     "Clip": OpSpec(Role.ACTIVATION, batch=rules.first_input, pointwise=True, activation=True),
-    "MaxPool": OpSpec(Role.POOL, batch=rules.first_input, keeps_spikes=True),
+    "MaxPool": OpSpec(Role.POOL, batch=rules.first_input, by_channel=True, keeps_spikes=True),
     **{op: _nonlinear(rules.first_input, pointwise=True, activation=True) for op in _ACTIVATIONS},
     "PRelu": _nonlinear(rules.elementwise, pointwise=True, activation=True),
     **{op: _nonlinear(rules.first_input, pointwise=True) for op in _POINTWISE},
@@ -240,6 +242,8 @@ _SNNCC = {
     "SignedBurstClip": OpSpec(Role.NEURON, batch=rules.first_input),
     INT8_CONV: OpSpec(Role.WEIGHTED, batch=rules.first_input, channel_axis=1),
     INT8_MATMUL: OpSpec(Role.WEIGHTED, batch=rules.first_input, channel_axis="last"),
+    "MaxPoolIncrement": OpSpec(Role.POOL, batch=rules.first_input, by_channel=True, keeps_spikes=True),
+    "RateDecode": OpSpec(Role.LINEAR, by_channel=True),
     ENCODE: OpSpec(Role.ACTIVATION, batch=rules.first_input),
     FRAMES: OpSpec(Role.LINEAR, batch=rules.first_input, pointwise=True),
 }

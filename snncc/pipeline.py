@@ -24,6 +24,7 @@ from snncc.passes.calibrate import Calibrate
 from snncc.passes.correct_bias import CorrectBias
 from snncc.passes.correct_weights import CorrectWeights
 from snncc.passes.dead_nodes import RemoveDeadNodes
+from snncc.passes.fold_thresholds import FoldThresholds
 from snncc.passes.free_batch import FreeBatch
 from snncc.passes.generated_inputs import generate_inputs
 from snncc.passes.infer_shapes import InferShapes
@@ -33,6 +34,7 @@ from snncc.passes.lower import LowerTime
 from snncc.passes.mark_frames import MarkFrames
 from snncc.passes.normalise import NORMALISE
 from snncc.passes.place_encoders import PlaceEncoders, activation_nodes
+from snncc.passes.pool_first import PoolFirst
 from snncc.runtime.session import Session
 
 
@@ -89,8 +91,10 @@ ANALYSE: tuple[Pass, ...] = (
     InferShapes(),
     # What the normal form does to an input doesn't depend on what it presents; the encoders' places do.
     MarkFrames(),
-    # Needs shapes and domains; the last change before the analysis that everything else relies on.
+    # Needs shapes and domains.
     PlaceEncoders(),
+    # Only with all marks in place is it known which neurons are the first; the last change before the analysis.
+    PoolFirst(),
     Analyse(),
 )
 """From a freshly imported network to its analysis: what `snncc inspect` runs."""
@@ -113,8 +117,10 @@ def convert(progress: Progress | None = None) -> tuple[Pass, ...]:
         # An explicit bias correction is a new node: shapes and domains must cover it.
         InferShapes(),
         Analyse(),
-        # Last: from here on axis 0 of a tensor is time and samples.
+        # From here on axis 0 of a tensor is time and samples.
         LowerTime(),
+        # Last: until here each tensor is in the unit that it has in the ANN.
+        FoldThresholds(),
     )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from snncc.allocation.metric import Distance
 from snncc.allocation.sensitivity import LayerJob, Score
 from snncc.allocation.suffix import cut_behind
+from snncc.artifact import used_functions
 from snncc.config import Config
 from snncc.data import Dataset
 from snncc.errors import UsageError
@@ -24,6 +25,7 @@ from snncc.graph import DOMAIN, constant, import_graph
 from snncc.network import SpikingNetwork
 from snncc.neurons.burst_if import simulate
 from snncc.neurons.signed_burst import simulate as signed_simulate
+from snncc.passes.fold_thresholds import unfold_thresholds
 from snncc.passes.layer_sums import along
 from snncc.passes.pattern_thresholds import initial_potential
 from snncc.passes.scaled import Scaled
@@ -55,9 +57,11 @@ class InContext:
         self._batches = list(data.batches(data.inputs[0].batch or config.batch_size))
         model = onnx.ModelProto()
         model.CopyFrom(network.model)
-        self._functions = list(model.functions)
+        others = [function for function in model.functions if function.domain != DOMAIN]
         del model.functions[:]
         self._graph = import_graph(model)
+        unfold_thresholds(self._graph)
+        self._functions = [*others, *used_functions(self._graph)]
         self._opsets = list(network.model.opset_import)
         self._v_init = {layer.name: layer.v_init for layer in network.record.layers}
 

@@ -16,28 +16,22 @@ import onnx
 import onnx.parser
 
 from snncc.graph import DOMAIN
+from snncc.neurons.time_functions import FOLDED_SHAPE, NUMBERED, TIME, UNFOLD
 
 MIN_OPSET = 17
 """Lowest opset for which the bodies are valid; they are so for every later one."""
 
-_UNFOLD = """
-    t = Constant <value_int: int = @timesteps> ()
-    one = Constant <value_ints = [1]> ()
-    minus_one = Constant <value_ints = [-1]> ()
-    steps = Reshape (t, one)
-    tail = Shape <start = 1> (x)
-    unfolded_shape = Concat <axis = 0> (steps, minus_one, tail)
-    xt = Reshape (x, unfolded_shape)"""
-
-_FOLDED_SHAPE = """
-    folded_shape = Concat <axis = 0> (minus_one, tail)"""
-
-_THRESHOLD = """
-    ratio = Constant <value_float: float = @threshold_ratio> ()
-    theta = Mul (v_threshold, ratio)
+_MOST = """
     burst = Constant <value_int: int = @max_burst> ()
     psi = Cast <to = 1> (burst)
     zero = Constant <value_float = 0.0> ()"""
+
+_THRESHOLD = (
+    """
+    ratio = Constant <value_float: float = @threshold_ratio> ()
+    theta = Mul (v_threshold, ratio)"""
+    + _MOST
+)
 
 # Equations 2-4 of "Bursting Spikes" divided by the effective threshold: with w = v/θe and c = x/θe,
 # u[t] = w[t-1] + c[t], n[t] = clip(floor(u[t]), 0, ψ), w[t] = u[t] - n[t]. The integer part of w stays exact.
@@ -54,9 +48,8 @@ _SIGNED = """
         n = Clip (gap, minus_psi, psi)
         n_out = Add (n_in, n)"""
 
-_AIM = """
+_AIM_COUNTS = """
     minus_psi = Neg (psi)
-    scaled = Div (aim, theta)
     shifted = Add (scaled, v_init)
     targets = Floor (shifted)
     sample_shape = Shape <start = 1> (targets)
@@ -64,10 +57,13 @@ _AIM = """
     n_end, nt = Scan <num_scan_inputs = 1, body = step (float n_in, float target) => (float n_out, float n) {""" + (
     _SIGNED
     + """
-    }> (n0, targets)
+    }> (n0, targets)"""
+)
+
+_AIM = f"""
+    scaled = Div (aim, theta){_AIM_COUNTS}
     yt = Mul (nt, theta)
     y = Reshape (yt, folded_shape)"""
-)
 
 _AIM_STEP = """
     minus_psi = Neg (psi)
@@ -81,37 +77,13 @@ _AIM_STEP = """
     y = Mul (n, theta)"""
 )
 
-# The number of each timestep, 1 to T, as a column, and how a tensor becomes rows that it can be multiplied with.
-_NUMBERED = """
-    first_step = Constant <value_int = 1> ()
-    beyond = Add (t, first_step)
-    numbers = Range (first_step, beyond, first_step)
-    numbers_f = Cast <to = 1> (numbers)
-    column_shape = Concat <axis = 0> (steps, one)
-    column = Reshape (numbers_f, column_shape)
-    rows_shape = Concat <axis = 0> (steps, minus_one)"""
-
-# The number of periods of a sample and of timesteps in each.
-_PERIODS = """
-    t = Constant <value_int: int = @timesteps> ()
-    r = Constant <value_int: int = @period> ()
-    k = Div (t, r)
-    one = Constant <value_ints = [1]> ()
-    minus_one = Constant <value_ints = [-1]> ()
-    count = Reshape (k, one)
-    length = Reshape (r, one)"""
-
-_POOL = "MaxPool <kernel_shape: ints = @kernel_shape, strides: ints = @strides, pads: ints = @pads, " + (
-    "dilations: ints = @dilations, ceil_mode: int = @ceil_mode>"
-)
-_POOL_ATTRIBUTES = "kernel_shape, strides, pads, dilations, ceil_mode"
-
 _SOURCES: dict[str, tuple[str, str]] = {
+    **TIME,
     "BurstIF": (
         "Burst integrate-and-fire neuron, reset by subtraction: u = v + x, n = clip(floor(u / θe), 0, max_burst), "
         "y = θe n, v = u - y, with θe = threshold_ratio * v_threshold and v[0] = v_init * θe.",
         f"""<timesteps, max_burst, threshold_ratio>(x, v_threshold, v_init) => (y) {{
-{_UNFOLD}{_FOLDED_SHAPE}{_THRESHOLD}
+{UNFOLD}{FOLDED_SHAPE}{_THRESHOLD}
     ct = Div (xt, theta)
     sample_shape = Shape <start = 1> (xt)
     w0 = Expand (v_init, sample_shape)
@@ -119,6 +91,36 @@ _SOURCES: dict[str, tuple[str, str]] = {
     }}> (w0, ct)
     yt = Mul (nt, theta)
     y = Reshape (yt, folded_shape)
+}}""",
+    ),
+    "BurstIFUnit": (
+        "BurstIF in units of its effective threshold θe, which the layers around have in their weights: x is the "
+        "current over θe, y the number of spikes. v_threshold and threshold_ratio say what θe was.",
+        f"""<timesteps, max_burst, threshold_ratio>(x, v_threshold, v_init) => (y) {{
+{UNFOLD}{FOLDED_SHAPE}{_MOST}
+    sample_shape = Shape <start = 1> (xt)
+    w0 = Expand (v_init, sample_shape)
+    w_end, nt = Scan <num_scan_inputs = 1, body = step (float w_in, float c) => (float w_out, float n) {{{_BURST}
+    }}> (w0, xt)
+    y = Reshape (nt, folded_shape)
+}}""",
+    ),
+    "BurstIFUnitConstant": (
+        "BurstIFUnit whose current x [N, ...] is the same at every timestep; y is folded, [T*N, ...].",
+        f"""<timesteps, max_burst, threshold_ratio>(x, v_threshold, v_init) => (y) {{{_MOST}
+    t = Constant <value_int: int = @timesteps> ()
+    one = Constant <value_ints = [1]> ()
+    minus_one = Constant <value_ints = [-1]> ()
+    steps = Reshape (t, one)
+    ticks = Expand (zero, steps)
+    sample_shape = Shape (x)
+    tail = Shape <start = 1> (x){FOLDED_SHAPE}
+    w0 = Expand (v_init, sample_shape)
+    w_end, nt = Scan <num_scan_inputs = 1, body = step (float w_in, float tick) => (float w_out, float n) {{{
+            _BURST.replace("(w_in, c)", "(w_in, x)")
+        }
+    }}> (w0, ticks)
+    y = Reshape (nt, folded_shape)
 }}""",
     ),
     "BurstIFStep": (
@@ -135,7 +137,7 @@ _SOURCES: dict[str, tuple[str, str]] = {
         "spikes so far, n = clip(floor(t z / θe + v_init) - N, -max_burst, max_burst), y = θe n, "
         "with θe = threshold_ratio * v_threshold.",
         f"""<timesteps, max_burst, threshold_ratio>(z, v_threshold, v_init) => (y) {{
-    x = Identity (z){_UNFOLD}{_FOLDED_SHAPE}{_NUMBERED}{_THRESHOLD}
+    x = Identity (z){UNFOLD}{FOLDED_SHAPE}{NUMBERED}{_THRESHOLD}
     rows = Reshape (x, rows_shape)
     sums = Mul (rows, column)
     aim = Reshape (sums, unfolded_shape){_AIM}
@@ -152,10 +154,21 @@ _SOURCES: dict[str, tuple[str, str]] = {
         "n = clip(floor(relu(X) / θe + v_init) - N, -max_burst, max_burst), y = θe n, "
         "with θe = threshold_ratio * v_threshold.",
         f"""<timesteps, max_burst, threshold_ratio>(x, v_threshold, v_init) => (y) {{
-{_UNFOLD}{_FOLDED_SHAPE}{_THRESHOLD}
+{UNFOLD}{FOLDED_SHAPE}{_THRESHOLD}
     axis = Constant <value_int = 0> ()
     total = CumSum (xt, axis)
     aim = Relu (total){_AIM}
+}}""",
+    ),
+    "SignedBurstReluUnit": (
+        "SignedBurstRelu in units of its effective threshold θe, which the layers around have in their weights: x is "
+        "the current over θe, y the number of spikes. v_threshold and threshold_ratio say what θe was.",
+        f"""<timesteps, max_burst, threshold_ratio>(x, v_threshold, v_init) => (y) {{
+{UNFOLD}{FOLDED_SHAPE}{_MOST}
+    axis = Constant <value_int = 0> ()
+    total = CumSum (xt, axis)
+    scaled = Relu (total){_AIM_COUNTS}
+    y = Reshape (nt, folded_shape)
 }}""",
     ),
     "SignedBurstReluStep": (
@@ -171,7 +184,7 @@ _SOURCES: dict[str, tuple[str, str]] = {
         "n = clip(floor(clip(X, 0, t upper) / θe + v_init) - N, -max_burst, max_burst), y = θe n, "
         "with θe = threshold_ratio * v_threshold.",
         f"""<timesteps, max_burst, threshold_ratio, upper>(x, v_threshold, v_init) => (y) {{
-{_UNFOLD}{_FOLDED_SHAPE}{_NUMBERED}{_THRESHOLD}
+{UNFOLD}{FOLDED_SHAPE}{NUMBERED}{_THRESHOLD}
     axis = Constant <value_int = 0> ()
     total = CumSum (xt, axis)
     positive = Relu (total)
@@ -192,69 +205,6 @@ _SOURCES: dict[str, tuple[str, str]] = {
     bound = Constant <value_float: float = @upper> ()
     bounds = Mul (t, bound)
     aim = Min (positive, bounds){_AIM_STEP}
-}}""",
-    ),
-    "Increment": (
-        "What a mean over time gains at each timestep: y[t] = t z[t] - (t-1) z[t-1], so that the mean of y over the "
-        "timesteps so far is z.",
-        f"""<timesteps>(z) => (y) {{
-    x = Identity (z){_UNFOLD}{_FOLDED_SHAPE}{_NUMBERED}
-    rows = Reshape (x, rows_shape)
-    sums = Mul (rows, column)
-    from0 = Constant <value_ints = [0]> ()
-    first = Slice (sums, from0, one, from0)
-    none = Sub (first, first)
-    earlier = Slice (sums, from0, minus_one, from0)
-    before = Concat <axis = 0> (none, earlier)
-    gained = Sub (sums, before)
-    y = Reshape (gained, folded_shape)
-}}""",
-    ),
-    "IncrementStep": (
-        "One timestep of Increment; t is its number, before is (t-1) z[t-1].",
-        """(z, t, before) => (y, before_next) {
-    before_next = Mul (z, t)
-    y = Sub (before_next, before)
-}""",
-    ),
-    "Finite": (
-        "Zero in place of what isn't finite: a mean over few timesteps may lie where an operator isn't defined.",
-        """(x) => (y) {
-    zero = Constant <value_float = 0.0> ()
-    nan = IsNaN (x)
-    inf = IsInf (x)
-    bad = Or (nan, inf)
-    y = Where (bad, zero, x)
-}""",
-    ),
-    "MaxPoolIncrement": (
-        "MaxPool of the cumulative input, as what it gains at each timestep, so that the mean of y over time is the "
-        "MaxPool of the mean of x.",
-        f"""<timesteps, {_POOL_ATTRIBUTES}>(x) => (y) {{{_UNFOLD}{_FOLDED_SHAPE}
-    axis = Constant <value_int = 0> ()
-    total = CumSum (xt, axis)
-    folded = Reshape (total, folded_shape)
-    pooled = {_POOL} (folded)
-    pooled_tail = Shape <start = 1> (pooled)
-    pooled_unfolded_shape = Concat <axis = 0> (steps, minus_one, pooled_tail)
-    pooled_folded_shape = Concat <axis = 0> (minus_one, pooled_tail)
-    pt = Reshape (pooled, pooled_unfolded_shape)
-    from0 = Constant <value_ints = [0]> ()
-    first = Slice (pt, from0, one, from0)
-    none = Sub (first, first)
-    earlier = Slice (pt, from0, minus_one, from0)
-    before = Concat <axis = 0> (none, earlier)
-    yt = Sub (pt, before)
-    y = Reshape (yt, pooled_folded_shape)
-}}""",
-    ),
-    "MaxPoolIncrementStep": (
-        "One timestep of MaxPoolIncrement; total is the sum of the inputs so far.",
-        f"""<{_POOL_ATTRIBUTES}>(x, total) => (y, total_next) {{
-    total_next = Add (total, x)
-    after = {_POOL} (total_next)
-    before = {_POOL} (total)
-    y = Sub (after, before)
 }}""",
     ),
     "Int8Conv": (
@@ -291,83 +241,6 @@ _SOURCES: dict[str, tuple[str, str]] = {
     current = DequantizeLinear <axis = -1> (code, y_scale, y_zero)
     y = Add (current, bias)
 }""",
-    ),
-    "RepeatInput": (
-        "Presents a constant input at every timestep.",
-        """<timesteps>(x) => (y) {
-    t = Constant <value_int: int = @timesteps> ()
-    one = Constant <value_ints = [1]> ()
-    minus_one = Constant <value_ints = [-1]> ()
-    steps = Reshape (t, one)
-    shape = Shape (x)
-    tail = Shape <start = 1> (x)
-    repeated_shape = Concat <axis = 0> (steps, shape)
-    folded_shape = Concat <axis = 0> (minus_one, tail)
-    repeated = Expand (x, repeated_shape)
-    y = Reshape (repeated, folded_shape)
-}""",
-    ),
-    "FoldTime": (
-        "Takes frames [timesteps, N, ...] in, and folds time into the batch axis. Neurons start anew after each period "
-        "of timesteps: each period of a sample becomes a sample of its own.",
-        f"""<timesteps, period>(x) => (y) {{{_PERIODS}
-    tail = Shape <start = 2> (x)
-    apart_shape = Concat <axis = 0> (count, length, minus_one)
-    apart = Reshape (x, apart_shape)
-    swapped = Transpose <perm = [1, 0, 2]> (apart)
-    folded_shape = Concat <axis = 0> (minus_one, tail)
-    y = Reshape (swapped, folded_shape)
-}}""",
-    ),
-    "InOrder": (
-        "Brings the timesteps of a folded tensor whose periods are samples of their own (see FoldTime) into order.",
-        f"""<timesteps, period>(x) => (y) {{{_PERIODS}
-    tail = Shape <start = 1> (x)
-    apart_shape = Concat <axis = 0> (length, count, minus_one)
-    apart = Reshape (x, apart_shape)
-    swapped = Transpose <perm = [1, 0, 2]> (apart)
-    folded_shape = Concat <axis = 0> (minus_one, tail)
-    y = Reshape (swapped, folded_shape)
-}}""",
-    ),
-    "RateDecode": (
-        "Mean over time.",
-        f"""<timesteps>(x) => (y) {{{_UNFOLD}
-    axis = Constant <value_ints = [0]> ()
-    total = ReduceSum <keepdims = 0> (xt, axis)
-    count = Cast <to = 1> (t)
-    y = Div (total, count)
-}}""",
-    ),
-    "RunningMean": (
-        "Mean over time up to each timestep.",
-        f"""<timesteps>(x) => (y) {{{_UNFOLD}{_FOLDED_SHAPE}{_NUMBERED}
-    axis = Constant <value_int = 0> ()
-    total = CumSum (xt, axis)
-    rows = Reshape (total, rows_shape)
-    mean = Div (rows, column)
-    y = Reshape (mean, folded_shape)
-}}""",
-    ),
-    "RunningMeanStep": (
-        "One timestep of RunningMean; t is its number, total the sum of the inputs so far.",
-        """(x, t, total) => (y, total_next) {
-    total_next = Add (total, x)
-    y = Div (total_next, t)
-}""",
-    ),
-    "LastStep": (
-        "What a folded tensor holds at the last timestep.",
-        f"""<timesteps>(x) => (y) {{{_UNFOLD}
-    last = Constant <value_int = -1> ()
-    y = Gather <axis = 0> (xt, last)
-}}""",
-    ),
-    "UnfoldTime": (
-        "Gives time its own leading axis.",
-        f"""<timesteps>(x) => (y) {{{_UNFOLD}
-    y = Identity (xt)
-}}""",
     ),
 }
 

@@ -86,6 +86,7 @@ def test_every_function_is_tested_here() -> None:
     tested |= {"MaxPoolIncrement", "MaxPoolIncrementStep", "RepeatInput", "RateDecode", "RunningMean", "LastStep"}
     tested |= {"Increment", "IncrementStep", "RunningMeanStep", "Finite", "UnfoldTime", "FoldTime", "InOrder"}
     tested |= {f"SignedBurst{kind}{step}" for kind in ("", "Relu", "Clip") for step in ("", "Step")}
+    tested |= {"BurstIFUnit", "BurstIFUnitConstant", "SignedBurstReluUnit", "Rescale"}
     tested |= {"Int8Conv", "Int8MatMul"}  # in tests/passes/test_int8_weights and tests/runtime/test_int8_conv
     assert set(_SOURCES) == tested
 
@@ -117,6 +118,42 @@ def test_burst_if(opset: int, shape: tuple[int, ...]) -> None:
     )
     first = y.reshape(T, N, -1)[:, 0, 0]
     assert first.tolist() == [0.0, 2.0, 4.0, 0.0]  # u: 1.5, 2.25, 9.25, 0.25
+
+
+@pytest.mark.parametrize("op", ["BurstIF", "SignedBurstRelu"])
+@pytest.mark.parametrize("shape", [(3,), (3, 2, 2)], ids=lambda s: f"rank{len(s) + 1}")
+def test_unit_neurons_count(opset: int, op: str, shape: tuple[int, ...]) -> None:
+    """In units of a threshold of two to the power of something, all that changes is the unit."""
+    dims = ",".join(["N", *map(str, shape)])
+    attributes = f"<timesteps = {T}, max_burst = 2, threshold_ratio = 2.0>"
+    given, made = f"float[{dims}] x, float theta, float v_init", f"float[{dims}] y"
+    theta, v_init = np.array(0.25, np.float32), np.array(0.5, np.float32)
+    x = folded(np.random.default_rng(1).normal(0.3, 1.0, (T, N, *shape)).astype(np.float32))
+    plain = model_of(opset, given, made, f"y = snncc.{op} {attributes} (x, theta, v_init)", (op,))
+    unit = model_of(opset, given, made, f"y = snncc.{op}Unit {attributes} (x, theta, v_init)", (f"{op}Unit",))
+    expected = evaluate(plain, x=x, theta=theta, v_init=v_init) / (theta * 2)
+    assert len(np.unique(expected)) >= 3
+    np.testing.assert_array_equal(evaluate(unit, x=x / (theta * 2), theta=theta, v_init=v_init), expected)
+
+
+def test_unit_neurons_of_a_constant_current(opset: int) -> None:
+    attributes = f"<timesteps = {T}, max_burst = 2, threshold_ratio = 1.0>"
+    given, made = "float[N,3,2,2] x, float theta, float v_init", "float[M,3,2,2] y"
+    feeds = {"theta": np.array(1.0, np.float32), "v_init": np.array(0.5, np.float32)}
+    x = np.random.default_rng(1).normal(0.3, 1.0, (N, 3, 2, 2)).astype(np.float32)
+    over_time = model_of(opset, given, made, f"y = snncc.BurstIFUnit {attributes} (x, theta, v_init)", ("BurstIFUnit",))
+    body = f"y = snncc.BurstIFUnitConstant {attributes} (x, theta, v_init)"
+    constant = model_of(opset, given, made, body, ("BurstIFUnitConstant",))
+    expected = evaluate(over_time, x=folded(np.stack([x] * T)), **feeds)
+    np.testing.assert_array_equal(evaluate(constant, x=x, **feeds), expected)
+
+
+def test_rescale(opset: int) -> None:
+    model = model_of(
+        opset, "float[N,3] x, float[1,3] gain", "float[N,3] y", "y = snncc.Rescale (x, gain)", ("Rescale",)
+    )
+    x, gain = values(N, 3), np.array([[1.0, 2.0, 0.5]], np.float32)
+    np.testing.assert_array_equal(evaluate(model, x=x, gain=gain), x * gain)
 
 
 def test_burst_if_step(opset: int) -> None:
