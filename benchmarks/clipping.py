@@ -24,14 +24,18 @@ from environment import signature
 from onnx import numpy_helper
 
 import snncc
+from snncc.artifact import used_functions
+from snncc.graph import export_model
+from snncc.runtime.unlower import lowered_graph
 
 FINER = 1024
 
 
 def without_rounding(artifact: onnx.ModelProto) -> onnx.ModelProto:
     """Return an artifact that takes one timestep, with spikes so small that their rounding is gone."""
-    model = onnx.ModelProto()
-    model.CopyFrom(artifact)
+    graph = lowered_graph(artifact)
+    model = export_model(graph)
+    model.functions.extend(used_functions(graph))
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     thresholds = set()
     for node in model.graph.node:

@@ -293,7 +293,9 @@ def _scale(graph: gs.Graph, places: Iterable[_Place]) -> bool:
         return False
     names = Names(graph)
     for node, position, value in changes:
-        node.inputs[position] = gs.Constant(names.new(node.inputs[position].name), value)
+        old = node.inputs[position]
+        others = len(old.outputs) > 1  # whatever else reads it keeps it
+        node.inputs[position] = gs.Constant(names.new(old.name) if others else old.name, value)
     return True
 
 

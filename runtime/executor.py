@@ -11,16 +11,15 @@ import onnx_graphsurgeon as gs
 from snncc.analysis import Form
 from snncc.artifact import FUNCTIONS_VERSION, used_functions
 from snncc.errors import ArtifactError
-from snncc.graph import DOMAIN, import_graph, unique_name
+from snncc.graph import DOMAIN, unique_name
 from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
-from snncc.passes.fold_thresholds import unfold_thresholds
 from snncc.runtime.forms import running_mean
 from snncc.runtime.presented import Presented
 from snncc.runtime.readout import Readout
 from snncc.runtime.reference import Simulation
 from snncc.runtime.session import Array, Session
-from snncc.runtime.unlower import NEURON_STEPS, is_time_scan
+from snncc.runtime.unlower import NEURON_STEPS, is_time_scan, lowered_graph
 
 
 class OrtExecutor:
@@ -110,12 +109,7 @@ class _Instrumented:
             temporal: names, in the network without time, of the temporal tensors to expose.
             summed: the axes of [T, N, ...] that the activity in a Scan is summed over.
         """
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        others = [function for function in copy.functions if function.domain != DOMAIN]
-        del copy.functions[:]
-        self.graph = import_graph(copy)
-        unfold_thresholds(self.graph)
+        self.graph = lowered_graph(model)
         self.spikes: dict[str, str] = {}
         self.increments: dict[str, str] = {}
         self.leaving: dict[str, str] = {}
@@ -133,7 +127,7 @@ class _Instrumented:
             self._expose(tensor)
             self.leaving[tensor.name] = name
         self.model = gs.export_onnx(self.graph, do_type_check=False)
-        self.model.functions.extend([*others, *used_functions(self.graph)])
+        self.model.functions.extend(used_functions(self.graph))
         if not any(entry.domain == DOMAIN for entry in self.model.opset_import):
             self.model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, FUNCTIONS_VERSION))
 

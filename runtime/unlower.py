@@ -34,12 +34,7 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
     Raises:
         ArtifactError: the artifact isn't built as snncc builds them.
     """
-    stripped = onnx.ModelProto()
-    stripped.CopyFrom(model)
-    del stripped.functions[:]
-    graph = import_graph(stripped)
-    graph.functions[:] = []
-    unfold_thresholds(graph)
+    graph = lowered_graph(model)
     replaced: dict[str, gs.Tensor] = {}
     for node in list(graph.nodes):
         if is_time_scan(node):
@@ -67,6 +62,17 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
     graph.cleanup(remove_unused_graph_inputs=False).toposort()
     name_nodes(graph)
     infer_shapes(graph)
+    return graph
+
+
+def lowered_graph(model: onnx.ModelProto) -> gs.Graph:
+    """Return the graph of an artifact, without its functions; thresholds are at the neurons, not in the weights."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.functions[:]
+    graph = import_graph(bare)
+    graph.functions[:] = []
+    unfold_thresholds(graph)
     return graph
 
 

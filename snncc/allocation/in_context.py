@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
@@ -21,16 +20,16 @@ from snncc.artifact import used_functions
 from snncc.config import Config
 from snncc.data import Dataset
 from snncc.errors import UsageError
-from snncc.graph import DOMAIN, constant, import_graph
+from snncc.graph import DOMAIN, constant
 from snncc.network import SpikingNetwork
 from snncc.neurons.burst_if import simulate
 from snncc.neurons.signed_burst import simulate as signed_simulate
-from snncc.passes.fold_thresholds import unfold_thresholds
 from snncc.passes.layer_sums import along
 from snncc.passes.pattern_thresholds import initial_potential
 from snncc.passes.scaled import Scaled
 from snncc.runtime.segments import submodel
 from snncc.runtime.session import Array, Session
+from snncc.runtime.unlower import lowered_graph
 from snncc.sequences import mean_over
 
 
@@ -55,13 +54,8 @@ class InContext:
             )
         self._config = config.of_a_period()
         self._batches = list(data.batches(data.inputs[0].batch or config.batch_size))
-        model = onnx.ModelProto()
-        model.CopyFrom(network.model)
-        others = [function for function in model.functions if function.domain != DOMAIN]
-        del model.functions[:]
-        self._graph = import_graph(model)
-        unfold_thresholds(self._graph)
-        self._functions = [*others, *used_functions(self._graph)]
+        self._graph = lowered_graph(network.model)
+        self._functions = used_functions(self._graph)
         self._opsets = list(network.model.opset_import)
         self._v_init = {layer.name: layer.v_init for layer in network.record.layers}
 

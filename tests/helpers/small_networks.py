@@ -149,9 +149,12 @@ NETWORKS: dict[str, Small] = {
         }""",
     ),
     "maxpool_pads": Small(
-        """g (float[N,2,7,7] x, float[4,2,3,3] w_1, float[4] b_1, float[4,4,3,3] w_2, float[4] b_2)
+        """g (float[N,2,7,7] x, float[2,2,3,3] w_0, float[4,2,3,3] w_1, float[4] b_1,
+            float[4,4,3,3] w_2, float[4] b_2)
         => (float[N,4,4,4] y) {
-            c1 = Conv <pads = [1,1,1,1]> (x, w_1, b_1)
+            c0 = Conv <pads = [1,1,1,1]> (x, w_0)
+            r0 = Relu (c0)
+            c1 = Conv <pads = [1,1,1,1]> (r0, w_1, b_1)
             r1 = Relu (c1)
             m = MaxPool <kernel_shape = [3,3], strides = [2,2], pads = [1,1,1,1]> (r1)
             c2 = Conv <pads = [1,1,1,1]> (m, w_2, b_2)
@@ -159,9 +162,12 @@ NETWORKS: dict[str, Small] = {
         }""",
     ),
     "maxpool_ceil": Small(
-        """g (float[N,2,7,7] x, float[4,2,3,3] w_1, float[4] b_1, float[4,4,3,3] w_2, float[4] b_2)
+        """g (float[N,2,7,7] x, float[2,2,3,3] w_0, float[4,2,3,3] w_1, float[4] b_1,
+            float[4,4,3,3] w_2, float[4] b_2)
         => (float[N,4,4,4] y) {
-            c1 = Conv <pads = [1,1,1,1]> (x, w_1, b_1)
+            c0 = Conv <pads = [1,1,1,1]> (x, w_0)
+            r0 = Relu (c0)
+            c1 = Conv <pads = [1,1,1,1]> (r0, w_1, b_1)
             r1 = Relu (c1)
             m = MaxPool <kernel_shape = [2,2], strides = [2,2], ceil_mode = 1> (r1)
             c2 = Conv <pads = [1,1,1,1]> (m, w_2, b_2)
@@ -169,9 +175,12 @@ NETWORKS: dict[str, Small] = {
         }""",
     ),
     "maxpool_dilated": Small(
-        """g (float[N,2,7,7] x, float[4,2,3,3] w_1, float[4] b_1, float[4,4,3,3] w_2, float[4] b_2)
+        """g (float[N,2,7,7] x, float[2,2,3,3] w_0, float[4,2,3,3] w_1, float[4] b_1,
+            float[4,4,3,3] w_2, float[4] b_2)
         => (float[N,4,4,5] y) {
-            c1 = Conv <pads = [1,1,1,1]> (x, w_1, b_1)
+            c0 = Conv <pads = [1,1,1,1]> (x, w_0)
+            r0 = Relu (c0)
+            c1 = Conv <pads = [1,1,1,1]> (r0, w_1, b_1)
             r1 = Relu (c1)
             m = MaxPool <kernel_shape = [2,2], dilations = [3,2]> (r1)
             c2 = Conv <pads = [1,1,1,1]> (m, w_2, b_2)
@@ -179,9 +188,12 @@ NETWORKS: dict[str, Small] = {
         }""",
     ),
     "maxpool_same_upper": Small(
-        """g (float[N,2,7,6] x, float[4,2,3,3] w_1, float[4] b_1, float[4,4,3,3] w_2, float[4] b_2)
+        """g (float[N,2,7,6] x, float[2,2,3,3] w_0, float[4,2,3,3] w_1, float[4] b_1,
+            float[4,4,3,3] w_2, float[4] b_2)
         => (float[N,4,4,3] y) {
-            c1 = Conv <auto_pad = "SAME_UPPER"> (x, w_1, b_1)
+            c0 = Conv <pads = [1,1,1,1]> (x, w_0)
+            r0 = Relu (c0)
+            c1 = Conv <auto_pad = "SAME_UPPER"> (r0, w_1, b_1)
             r1 = Relu (c1)
             m = MaxPool <kernel_shape = [3,2], strides = [2,2], auto_pad = "SAME_UPPER"> (r1)
             c2 = Conv <pads = [1,1,1,1]> (m, w_2, b_2)
@@ -189,11 +201,24 @@ NETWORKS: dict[str, Small] = {
         }""",
     ),
     "maxpool_same_lower": Small(
-        """g (float[N,2,7,6] x, float[4,2,3,3] w_1, float[4] b_1, float[4,4,3,3] w_2, float[4] b_2)
+        """g (float[N,2,7,6] x, float[2,2,3,3] w_0, float[4,2,3,3] w_1, float[4] b_1,
+            float[4,4,3,3] w_2, float[4] b_2)
         => (float[N,4,4,3] y) {
-            c1 = Conv <auto_pad = "SAME_LOWER"> (x, w_1, b_1)
+            c0 = Conv <pads = [1,1,1,1]> (x, w_0)
+            r0 = Relu (c0)
+            c1 = Conv <auto_pad = "SAME_LOWER"> (r0, w_1, b_1)
             r1 = Relu (c1)
             m = MaxPool <kernel_shape = [2,3], strides = [2,2], auto_pad = "SAME_LOWER"> (r1)
+            c2 = Conv <pads = [1,1,1,1]> (m, w_2, b_2)
+            y = Relu (c2)
+        }""",
+    ),
+    "maxpool_first": Small(
+        """g (float[N,2,7,7] x, float[4,2,3,3] w_1, float[4] b_1, float[4,4,3,3] w_2, float[4] b_2)
+        => (float[N,4,4,4] y) {
+            c1 = Conv <pads = [1,1,1,1]> (x, w_1, b_1)
+            r1 = Relu (c1)
+            m = MaxPool <kernel_shape = [3,3], strides = [2,2], pads = [1,1,1,1]> (r1)
             c2 = Conv <pads = [1,1,1,1]> (m, w_2, b_2)
             y = Relu (c2)
         }""",
@@ -418,6 +443,25 @@ NETWORKS: dict[str, Small] = {
         => (float[1,5] y)
         <int64[2] one = {1, 24}> {
             c1 = Conv <pads = [1,1]> (x, w_1, b_1)
+            r1 = Relu (c1)
+            m = MaxPool <kernel_shape = [3], pads = [1,1]> (r1)
+            t = Transpose <perm = [1,0,2]> (m)
+            h = MatMul (t, w_2)
+            a = Add (h, b_2)
+            r2 = Relu (a)
+            k = Reshape (r2, one)
+            y = Gemm (k, w_3, b_3)
+        }""",
+        lowering="scan",
+    ),
+    "samples_moved_late": Small(
+        """g (float[1,6,5] x, float[6,6,1] w_0, float[6,6,3] w_1, float[6] b_1, float[5,4] w_2, float[4] b_2,
+            float[24,5] w_3, float[5] b_3)
+        => (float[1,5] y)
+        <int64[2] one = {1, 24}> {
+            c0 = Conv (x, w_0)
+            r0 = Relu (c0)
+            c1 = Conv <pads = [1,1]> (r0, w_1, b_1)
             r1 = Relu (c1)
             m = MaxPool <kernel_shape = [3], pads = [1,1]> (r1)
             t = Transpose <perm = [1,0,2]> (m)

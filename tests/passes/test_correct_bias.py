@@ -91,6 +91,7 @@ CONV = "float[N,3,5,5] x, float[4,3,3,3] w_1, float[4] b_1"
         ("float[N,5,3] x, float[3,4] w_1, float b_1", "m = MatMul (x, w_1) c = Add (b_1, m) y = Relu (c)"),
         ("float[N,3,5,5] x, float[3,1,1] b_1", "c = Add (x, b_1) y = Relu (c)"),
         ("float[N,3,5,5] x, float[5,5] b_1", "c = Add (x, b_1) y = Relu (c)"),
+        (CONV, "c = Conv (x, w_1, b_1) m = MaxPool <kernel_shape = [2,2]> (c) y = Relu (m)"),
         (CONV + ", float[N,4,3,3] z", "c = Conv (x, w_1, b_1) s = Add (z, c) y = Relu (s)"),
         (CONV + ", float[N,4,1,1] z", "c = Conv (x, w_1, b_1) s = Add (z, c) y = Relu (s)"),
         (CONV + ", float[N,4,3,3] z, float[N,4,3,3] v", "c = Conv (x, w_1) s = Add (z, c) t = Add (s, v) y = Relu (t)"),
@@ -109,7 +110,7 @@ def test_a_bias_takes_the_shift(inputs: str, body: str) -> None:
         (CONV, "c = Conv (x, w_1, b_1) y = Relu (c)", "float[N,4,3,3] y, float[N,4,3,3] c"),
         ("float[N,3,5,5] x", "y = Relu (x)", "float[N,3,5,5] y"),
         (CONV, "c = Conv (x, w_1, b_1) s = Sigmoid (c) y = Relu (s)", "float[N,4,3,3] y"),
-        (CONV, "c = Conv (x, w_1, b_1) m = MaxPool <kernel_shape = [2,2]> (c) y = Relu (m)", "float[N,4,2,2] y"),
+        (CONV, "c = Conv (x, w_1, b_1) m = AveragePool <kernel_shape = [2,2]> (c) y = Relu (m)", "float[N,4,2,2] y"),
         (CONV, "c = Conv (x, w_1, b_1) t = Transpose <perm = [0,2,3,1]> (c) y = Relu (t)", "float[N,3,3,4] y"),
         # twice the same current: a bias in it would count twice
         (CONV, "c = Conv (x, w_1, b_1) s = Add (c, c) y = Relu (s)", "float[N,4,3,3] y"),

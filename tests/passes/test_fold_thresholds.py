@@ -55,7 +55,8 @@ LOWERED = {
     ),
     "pools": (
         f"p = snncc.MaxPoolIncrement {POOL} (a) c2 = Conv {SAME} (p, w_2, b) "
-        f"q = AveragePool <kernel_shape = [2,2]> (c2) n2 = {BURST} (q, t2, v) z = {DECODE} (n2) y = Conv <pads = [1,1,1,1]> (z, w_3)",
+        f"q = AveragePool <kernel_shape = [2,2]> (c2) n2 = {BURST} (q, t2, v) z = {DECODE} (n2) "
+        f"y = Conv <pads = [1,1,1,1]> (z, w_3)",
         0,
         0,
     ),

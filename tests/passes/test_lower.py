@@ -311,10 +311,9 @@ def ops(network: SpikingNetwork) -> list[str]:
 def test_the_graph_keeps_its_topology() -> None:
     assert ops(compiled(NETWORKS["plain"].model(), bias_correction=False)) == [
         "Conv",
-        "RepeatInput",
-        "BurstIF",
+        "BurstIFUnitConstant",
         "Conv",
-        "BurstIF",
+        "BurstIFUnit",
         "RateDecode",
         "GlobalAveragePool",
         "Flatten",
@@ -336,10 +335,12 @@ def test_a_static_tensor_is_repeated_once_and_a_neuron_decoded_once() -> None:
 
 def test_attributes_are_there_to_be_read() -> None:
     network = compiled(NETWORKS["plain"].model(), timesteps=6, max_burst=3, threshold_ratio=1.5)
-    neuron = next(n for n in network.model.graph.node if n.op_type == "BurstIF")
+    neuron = next(n for n in network.model.graph.node if n.name == "r1")
     values = {a.name: onnx.helper.get_attribute_value(a) for a in neuron.attribute}
     assert values == {"timesteps": 6, "max_burst": 3, "threshold_ratio": 1.5}
-    assert neuron.name == "r1"
+    theta = next(t for t in network.model.graph.initializer if t.name == neuron.input[1])
+    assert list(theta.dims) == [1, 6, 1, 1]
+    assert onnx.numpy_helper.to_array(theta).min() == pytest.approx(network.record.layers[0].theta_min)
 
 
 def test_shape_arithmetic_that_a_reshape_no_longer_needs_does_not_stay_in_the_way() -> None:

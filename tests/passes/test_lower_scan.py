@@ -70,14 +70,14 @@ def test_same_padding_needs_a_size() -> None:
 
 def test_states_start_at_their_shape() -> None:
     """Of a fixed batch: constants. The initial membrane potential is the layer's v0, in units of the threshold."""
-    network = compiled(NETWORKS["samples_moved"].model(), timesteps=2, v_init=0.25, neuron="burst")
+    network = compiled(NETWORKS["samples_moved_late"].model(), timesteps=2, v_init=0.25, neuron="burst")
     scan = next(n for n in network.model.graph.node if n.op_type == "Scan")
     states = [n for n in network.model.graph.node if n.op_type == "Expand"]
-    assert len(states) == 3  # two neurons, one MaxPool
+    assert len(states) == 4  # three neurons, one MaxPool
     values = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in network.model.graph.initializer}
     found = sorted((values[n.input[0]], values[n.input[1]]) for n in states)
-    first, second = (layer.v_init for layer in network.record.layers)
-    assert found == sorted([(0.0, [1, 6, 5]), (first, [1, 6, 5]), (second, [6, 1, 4])])
+    zeroth, first, second = (layer.v_init for layer in network.record.layers)
+    assert found == sorted([(0.0, [1, 6, 5]), (zeroth, [1, 6, 5]), (first, [1, 6, 5]), (second, [6, 1, 4])])
     assert values[scan.input[len(states)]] == [1.0, 2.0]
 
 
