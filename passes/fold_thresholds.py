@@ -68,7 +68,7 @@ def fold_thresholds(graph: gs.Graph) -> bool:
     neurons = [node for node in graph.nodes if node.domain == DOMAIN and node.op in FOLDABLE]
     places = {n.name: walk.around(n, into=False) for n in neurons if _in_range(_threshold(n))}
     chosen = _worthwhile(places)
-    factors = _product(place for name in chosen for place in places[name])
+    factors = _product(place for name, of_it in places.items() if name in chosen for place in of_it)
     if not chosen or not _scale(graph, factors):
         return False
     names = Names(graph)

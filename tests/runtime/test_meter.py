@@ -248,8 +248,9 @@ def test_what_moves_or_scales_spikes() -> None:
 def test_max_pooling_passes_on_what_its_maximum_gains(per_channel: bool) -> None:
     """Over all steps that is the largest count of each window, as all neurons of a channel share a threshold."""
     network = network_of(
-        """g (float[N,3,6,6] x, float[4,3,2,2] w_1) => (float[N,4,2,2] y) {
-            r = Relu (x) m = MaxPool <kernel_shape = [2,2], strides = [2,2]> (r) c = Conv (m, w_1) y = Relu (c)
+        """g (float[N,3,6,6] x, float[3,1,1,1] w_id, float[4,3,2,2] w_1) => (float[N,4,2,2] y) {
+            a = Relu (x) i = Conv <group = 3> (a, w_id)
+            r = Relu (i) m = MaxPool <kernel_shape = [2,2], strides = [2,2]> (r) c = Conv (m, w_1) y = Relu (c)
         }""",
         per_channel=per_channel,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from small_networks import NETWORKS, compiled, inputs_of, parse
 
@@ -22,12 +22,11 @@ TWO_LAYERS = """g (float[N,5] x, float[5,7] w_1, float[7] b_1, float[7,4] w_2, f
 
 def constants_of(network: SpikingNetwork) -> dict[str, np.ndarray]:
     """The constant inputs of each node, by node and position."""
-    values = {t.name: onnx.numpy_helper.to_array(t) for t in network.model.graph.initializer}
     return {
-        f"{n.name}.{i}": values[name]
-        for n in network.model.graph.node
-        for i, name in enumerate(n.input)
-        if name in values
+        f"{node.name}.{i}": tensor.values
+        for node in network.network.nodes
+        for i, tensor in enumerate(node.inputs)
+        if isinstance(tensor, gs.Constant)
     }
 
 

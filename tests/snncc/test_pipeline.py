@@ -130,7 +130,7 @@ def test_dump_of_every_pass(tmp_path: Path) -> None:
     files = sorted(p.name for p in folder.iterdir())
     assert len(files) == len(hook.timings)
     assert files[0].startswith("01-ConstantsToInitializers")
-    assert files[-1].endswith("-LowerTime.onnx")
+    assert files[-1].endswith("-FoldThresholds.onnx")
     assert all(onnx.load(folder / f).graph.node for f in files)
 
 

@@ -93,7 +93,7 @@ def test_verify_time_and_dump_passes(folder, invoke):
     assert "Calibrate" in result.stdout
     dumps = sorted(path.name for path in (folder / "dump").iterdir())
     assert len(dumps) > 5
-    assert dumps[-1].endswith("LowerTime.onnx")
+    assert dumps[-1].endswith("FoldThresholds.onnx")
 
 
 def test_an_existing_output_is_replaced(folder, invoke):

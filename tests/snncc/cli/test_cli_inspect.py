@@ -22,7 +22,7 @@ def test_json_of_an_ann_says_what_becomes_of_each_node(folder, invoke):
     assert {name: rows[name]["becomes"] for name in rows} == {
         "conv1": "once",
         "relu1": "neuron",
-        "pool1": "increments",
+        "pool1": "once",
         "conv2": "linear",
         "relu2": "neuron",
         "flatten": "linear",
@@ -37,7 +37,7 @@ def test_json_of_an_ann_says_what_becomes_of_each_node(folder, invoke):
         "classifier": "spikes",
     }
     summary = told["summary"]
-    assert summary["neurons"] == 6 * 64 + 8 * 4 + 16
+    assert summary["neurons"] == 6 * 16 + 8 * 4 + 16
     assert summary["neuron_layers"] == 3
     assert summary["lowering"] == "batch"
     assert summary["macs"]["total"] == sum(macs.values())

@@ -13,7 +13,8 @@ RANDOM = f"""g (float[N,4] x, {LAYER}) => (float[N,4] y) {{ h = MatMul(x, w) r =
 SEQUENCE = f"""g (float[N,4] x, {LAYER}) => (float[N,4] y, float[N,8] z) {{ h = MatMul(x, w) r = Relu(h)
     [pack] s = SequenceConstruct(r, h) [join] z = ConcatFromSequence <axis=1> (s)
     m = ConcatFromSequence <axis=0> (s) c = MatMul(m, v) q = Relu(c) y = MatMul(q, v) }}"""
-PADDING = """g (float[N,3,H,W] x, float[4,3,3,3] k, float[4,4,3,3] l) => (float[N,4,P,Q] y) { c = Conv(x, k) r = Relu(c)
+PADDING = """g (float[N,3,H,W] x, float[4,3,3,3] k, float[4,4,3,3] l) => (float[N,4,P,Q] y) {
+    a = Conv(x, k) b = Relu(a) c = Conv(b, l) r = Relu(c)
     [pool] p = MaxPool <kernel_shape=[2,2], strides=[2,2], auto_pad="SAME_UPPER"> (r) d = Conv(p, l) y = Relu(d) }"""
 STATE = """g (float[2,H] x, float[1] w, float[1] v) => (float[2,P] y) { h = Mul(x, w) r = Relu(h)
     s = ReduceSum <keepdims=0> (r) zero = Constant <value=float {0.0}> () up = Greater(s, zero)
