@@ -41,7 +41,7 @@ from snncc.passes.base import Pass
 from snncc.passes.correct_weights import scale_weight
 
 UNIT, CONSTANT = "Unit", "Constant"
-FOLDABLE = ("BurstIF", "SignedBurstRelu")
+FOLDABLE = ("BurstIF", "SignedBurstRelu", "SignedBurstClip")
 """The neurons that exist in units of their thresholds, under their name and `UNIT`."""
 RESCALE, REPEAT = "Rescale", "RepeatInput"
 _RANGE = (1e-30, 1e30)

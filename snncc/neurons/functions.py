@@ -48,8 +48,20 @@ _SIGNED = """
         n = Clip (gap, minus_psi, psi)
         n_out = Add (n_in, n)"""
 
-_AIM_COUNTS = """
+# The sum of the currents begins at v0, so that its whole part is the number of spikes that it asks for.
+_UNIT_STATES = """
     minus_psi = Neg (psi)
+    sample_shape = Shape <start = 1> (xt)
+    total0 = Expand (v_init, sample_shape)
+    n0 = Expand (zero, sample_shape)"""
+
+_UNIT_TOTAL = """
+        total_out = Add (total_in, c)
+        whole = Floor (total_out)"""
+
+_AIM = """
+    minus_psi = Neg (psi)
+    scaled = Div (aim, theta)
     shifted = Add (scaled, v_init)
     targets = Floor (shifted)
     sample_shape = Shape <start = 1> (targets)
@@ -57,13 +69,10 @@ _AIM_COUNTS = """
     n_end, nt = Scan <num_scan_inputs = 1, body = step (float n_in, float target) => (float n_out, float n) {""" + (
     _SIGNED
     + """
-    }> (n0, targets)"""
-)
-
-_AIM = f"""
-    scaled = Div (aim, theta){_AIM_COUNTS}
+    }> (n0, targets)
     yt = Mul (nt, theta)
     y = Reshape (yt, folded_shape)"""
+)
 
 _AIM_STEP = """
     minus_psi = Neg (psi)
@@ -164,10 +173,11 @@ _SOURCES: dict[str, tuple[str, str]] = {
         "SignedBurstRelu in units of its effective threshold θe, which the layers around have in their weights: x is "
         "the current over θe, y the number of spikes. v_threshold and threshold_ratio say what θe was.",
         f"""<timesteps, max_burst, threshold_ratio>(x, v_threshold, v_init) => (y) {{
-{UNFOLD}{FOLDED_SHAPE}{_MOST}
-    axis = Constant <value_int = 0> ()
-    total = CumSum (xt, axis)
-    scaled = Relu (total){_AIM_COUNTS}
+{UNFOLD}{FOLDED_SHAPE}{_MOST}{_UNIT_STATES}
+    total_end, n_end, nt = Scan <num_scan_inputs = 1, body = step (float total_in, float n_in, float c)
+        => (float total_out, float n_out, float n) {{{_UNIT_TOTAL}
+        target = Relu (whole){_SIGNED}
+    }}> (total0, n0, xt)
     y = Reshape (nt, folded_shape)
 }}""",
     ),
@@ -193,6 +203,28 @@ _SOURCES: dict[str, tuple[str, str]] = {
     rows = Reshape (positive, rows_shape)
     bounded = Min (rows, bounds)
     aim = Reshape (bounded, unfolded_shape){_AIM}
+}}""",
+    ),
+    "SignedBurstClipUnit": (
+        "SignedBurstClip in units of its effective threshold θe, which the layers around have in their weights: x is "
+        "the current over θe, y the number of spikes. v_threshold and threshold_ratio say what θe was.",
+        f"""<timesteps, max_burst, threshold_ratio, upper>(x, v_threshold, v_init) => (y) {{
+{UNFOLD}{FOLDED_SHAPE}{_THRESHOLD}{_UNIT_STATES}
+    first_step = Constant <value_int = 1> ()
+    beyond = Add (t, first_step)
+    numbers = Range (first_step, beyond, first_step)
+    ticks = Cast <to = 1> (numbers)
+    bound = Constant <value_float: float = @upper> ()
+    bound_of_step = Div (bound, theta)
+    total_end, n_end, nt = Scan <num_scan_inputs = 2, body = step (float total_in, float n_in, float c, float tick)
+        => (float total_out, float n_out, float n) {{{_UNIT_TOTAL}
+        positive = Relu (whole)
+        bound_so_far = Mul (bound_of_step, tick)
+        shifted_bound = Add (bound_so_far, v_init)
+        whole_bound = Floor (shifted_bound)
+        target = Min (positive, whole_bound){_SIGNED}
+    }}> (total0, n0, xt, ticks)
+    y = Reshape (nt, folded_shape)
 }}""",
     ),
     "SignedBurstClipStep": (

@@ -10,11 +10,12 @@ from small_networks import NETWORKS, compiled, inputs_of, run
 
 from snncc.artifact import used_functions
 from snncc.graph import DOMAIN, export_model, import_graph
-from snncc.passes.fold_thresholds import fold_thresholds, unfold_thresholds
+from snncc.passes.fold_thresholds import FOLDABLE, fold_thresholds, unfold_thresholds
 
 T = 4
 BURST = f"snncc.BurstIF <timesteps = {T}, max_burst = 3, threshold_ratio = 2.0>"
 SIGNED = f"snncc.SignedBurstRelu <timesteps = {T}, max_burst = 3, threshold_ratio = 2.0>"
+CLIP = f"snncc.SignedBurstClip <timesteps = {T}, max_burst = 3, threshold_ratio = 2.0, upper = 1.5>"
 REPEAT, DECODE = f"snncc.RepeatInput <timesteps = {T}>", f"snncc.RateDecode <timesteps = {T}>"
 POOL = "<timesteps = 4, kernel_shape = [2,2], strides = [2,2], pads = [0,0,0,0], dilations = [1,1], ceil_mode = 0>"
 SAME = "<pads = [1,1,1,1]>"
@@ -37,6 +38,7 @@ SHAPES = {
 LOWERED = {
     "plain": (f"c2 = Conv {SAME} (a, w_2, b) n2 = {BURST} (c2, t2, v) z = {DECODE} (n2) y = Conv (z, w_3)", 0, 0),
     "signed": (f"c2 = Conv {SAME} (a, w_2, b) n2 = {SIGNED} (c2, t2, v) z = {DECODE} (n2) y = Conv (z, w_3)", 0, 0),
+    "clip": (f"c2 = Conv {SAME} (a, w_2, b) n2 = {CLIP} (c2, t2, v) z = {DECODE} (n2) y = Conv (z, w_3)", 0, 0),
     "residual": (
         f"c2 = Conv {SAME} (a, w_2, b) s = Add (c2, a) n2 = {BURST} (s, t2, v) z = {DECODE} (n2) y = Conv (z, w_3)",
         0,
@@ -150,10 +152,10 @@ def test_outputs_stay_and_what_was_folded_comes_back(name: str) -> None:
     x["x"] = np.round(x["x"] * 16) / 16  # so that sums are exact in any order
     expected = run(model, x)["y"]
     assert len(np.unique(expected)) >= 4
-    total = sum(kind in ("BurstIF", "SignedBurstRelu") for kind in kinds(before))
+    total = sum(kind in FOLDABLE for kind in kinds(before))
     assert fold_thresholds(graph) is (kept < total)
     made = kinds(graph)
-    assert sum(kind in ("BurstIF", "SignedBurstRelu") for kind in made) == kept
+    assert sum(kind in FOLDABLE for kind in made) == kept
     assert made.count("Rescale") == rescaled
     assert ("RepeatInput" in made) is (made.count("BurstIFUnitConstant") == 0)
     np.testing.assert_array_equal(run(with_functions(graph), x)["y"], expected)

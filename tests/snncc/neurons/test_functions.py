@@ -86,7 +86,8 @@ def test_every_function_is_tested_here() -> None:
     tested |= {"MaxPoolIncrement", "MaxPoolIncrementStep", "RepeatInput", "RateDecode", "RunningMean", "LastStep"}
     tested |= {"Increment", "IncrementStep", "RunningMeanStep", "Finite", "UnfoldTime", "FoldTime", "InOrder"}
     tested |= {f"SignedBurst{kind}{step}" for kind in ("", "Relu", "Clip") for step in ("", "Step")}
-    tested |= {"BurstIFUnit", "BurstIFUnitConstant", "SignedBurstReluUnit", "Rescale"}
+    tested |= {"BurstIFUnit", "BurstIFUnitConstant", "SignedBurstReluUnit", "SignedBurstClipUnit"}
+    tested |= {"Rescale"}
     tested |= {"Int8Conv", "Int8MatMul"}  # in tests/passes/test_int8_weights and tests/runtime/test_int8_conv
     assert set(_SOURCES) == tested
 
@@ -120,12 +121,13 @@ def test_burst_if(opset: int, shape: tuple[int, ...]) -> None:
     assert first.tolist() == [0.0, 2.0, 4.0, 0.0]  # u: 1.5, 2.25, 9.25, 0.25
 
 
-@pytest.mark.parametrize("op", ["BurstIF", "SignedBurstRelu"])
+@pytest.mark.parametrize("op", ["BurstIF", "SignedBurstRelu", "SignedBurstClip"])
 @pytest.mark.parametrize("shape", [(3,), (3, 2, 2)], ids=lambda s: f"rank{len(s) + 1}")
 def test_unit_neurons_count(opset: int, op: str, shape: tuple[int, ...]) -> None:
     """In units of a threshold of two to the power of something, all that changes is the unit."""
     dims = ",".join(["N", *map(str, shape)])
-    attributes = f"<timesteps = {T}, max_burst = 2, threshold_ratio = 2.0>"
+    upper = ", upper = 0.75" if op == "SignedBurstClip" else ""
+    attributes = f"<timesteps = {T}, max_burst = 2, threshold_ratio = 2.0{upper}>"
     given, made = f"float[{dims}] x, float theta, float v_init", f"float[{dims}] y"
     theta, v_init = np.array(0.25, np.float32), np.array(0.5, np.float32)
     x = folded(np.random.default_rng(1).normal(0.3, 1.0, (T, N, *shape)).astype(np.float32))
