@@ -17,7 +17,7 @@ from snncc.runtime.matrix_conv import MOST_INPUTS
 from snncc.runtime.matrix_unit import available
 from snncc.runtime.parameters import NeuronParameters
 from snncc.runtime.segments import is_pool_over_time
-from snncc.runtime.spike_conv import SpikeConv, runs_in_float
+from snncc.runtime.spike_conv import MOST_IN_FLOATS, SpikeConv, runs_in_float
 
 
 @dataclass
@@ -101,7 +101,9 @@ class _Chooser:
         if not temporal or self.analysis.modes[node.name] is not Form.STEP:
             return False
         site = self._counted(node.inputs[0].name)
-        return site is not None and (runs_in_float(node) or self._runs_in_matrices(node, site))
+        if site is None or node.op != INT8_CONV:
+            return site is not None and runs_in_float(node)
+        return self._counts(node, site)
 
     def _counted(self, tensor: str) -> NeuronSite | None:
         """Return the neurons whose counts a tensor can be, as they are or pooled."""
@@ -112,13 +114,14 @@ class _Chooser:
             return None
         return self._counted(node.inputs[0].name)
 
-    def _runs_in_matrices(self, node: gs.Node, site: NeuronSite) -> bool:
-        """Whether a node is a convolution with 8-bit weights that count the spikes of these neurons."""
-        if node.domain != DOMAIN or node.op != INT8_CONV or not available() or not runs_natively(node):
+    def _counts(self, node: gs.Node, site: NeuronSite) -> bool:
+        """Whether a convolution with 8-bit weights can run here, and they count the spikes of these neurons."""
+        in_matrices = available() and runs_natively(node)
+        if not in_matrices and not runs_in_float(node):
             return False
         conv, neurons = SpikeConv(node), self._coded(site)
         rounding = conv.rounding
-        if rounding is None or conv.products > MOST_INPUTS:
+        if rounding is None or conv.products > (MOST_INPUTS if in_matrices else MOST_IN_FLOATS):
             return False
         return np.array_equal(rounding.unit, neurons.theta) and rounding.offset == neurons.offset
 

@@ -237,8 +237,10 @@ Layer = ConvNeurons | PoolOverTime
 
 
 def _runs(convolutions: list[SpikeConv], terms: list[Coded | Floats], theta: Floats) -> list[Run]:
-    """Return what runs convolutions of counts: matrices of bytes if all of them can, and this processor."""
+    """Return what runs convolutions of counts: matrices of bytes where they can, and this processor."""
     sources = [term for term in terms[: len(convolutions)] if isinstance(term, Coded)]
-    pairs = list(zip(convolutions, sources, strict=True))
-    kind = MatrixConv if available() and all(is_exact(conv, term.step, theta) for conv, term in pairs) else FloatRun
-    return [kind(conv, term.step, int(term.zero[0])) for conv, term in pairs]
+    found: list[Run] = []
+    for conv, term in zip(convolutions, sources, strict=True):
+        kind = MatrixConv if available() and is_exact(conv, term.step, theta) else FloatRun
+        found.append(kind(conv, term.step, int(term.zero[0])))
+    return found

@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from snncc.runtime import float_tile, layer_table, neuron_loops
-from snncc.runtime.layer_table import FLOATS, NEURONS, NO_CONV
+from snncc.runtime.layer_table import CODES, FLOATS, NEURONS, NO_CONV
 from snncc.runtime.matrix_conv import CHANNELS, INPUTS, PLANES
 from snncc.runtime.matrix_unit import available
 from snncc.runtime.neuron_loops import fire
@@ -136,7 +136,8 @@ def _convolve(convs: Any, place: tuple[int, ...], samples: int, timesteps: int, 
         if conv.kind == FLOATS:
             weights = carray(_at(conv.weights), (conv.blocks, conv.inputs, conv.columns), np.float32)
             unit = carray(_at(conv.unit), conv.width * conv.channels, np.float32)
-            _drive_floats((values, unit, weights, starts, sizes), place, source, out)
+            code = carray(_at(conv.code), CODES * conv.features, np.float32)
+            _drive_floats((values, unit, weights, starts, code, sizes), place, source, out)
         else:
             size = (conv.blocks, conv.inputs, conv.columns, CHANNELS, INPUTS)
             matrices = carray(_at(conv.weights), size, np.int8)

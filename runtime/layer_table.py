@@ -12,6 +12,11 @@ NEURONS, POOL = 0, 1
 NO_CONV, FLOATS, MATRICES = 0, 1, 2
 """What runs a convolution."""
 
+TOGETHER, APART, APART_ROUNDED = 0, 1, 2
+"""How a convolution in floats reads its channels: all for each output, or each for itself; the sums rounded or not."""
+CODES = 4
+"""Rows of `code` for rounded sums: what is added, what they are multiplied by, the size of a step, the code of zero."""
+
 _SIZES = 9
 CONV = np.dtype(
     [
@@ -31,7 +36,7 @@ CONV = np.dtype(
         ("phase_count", "i8"),
         ("zero", "i8"),  # int32 [3 or 1, features]
         ("scale", "i8"),  # float32 [features]
-        ("code", "i8"),  # float32 [2, features]
+        ("code", "i8"),  # float32 [2, features] for MATRICES, `CODES` rows for FLOATS
         ("features", "i8"),
         ("sizes", "i8", (_SIZES,)),  # see `float_tile.drive` and `matrix_tile.drive`
     ]

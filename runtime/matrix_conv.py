@@ -201,7 +201,7 @@ def is_exact(conv: SpikeConv, unit: NDArray[np.float32], theta: NDArray[np.float
         unit: the spike of each input channel, float32 [C_in].
         theta: threshold of the neurons behind it, float32 [C_out].
     """
-    if conv.rounding is not None or conv.depthwise or conv.products > MOST_INPUTS:
-        return conv.rounding is not None
+    if conv.depthwise or conv.rounding is not None or conv.products > MOST_INPUTS:
+        return conv.rounding is not None and not conv.depthwise
     largest = np.abs(folded(conv, unit)).max(axis=(1, 2, 3), initial=0.0)
     return bool((largest <= _LARGEST_CURRENT * theta.astype(np.float64)).all())

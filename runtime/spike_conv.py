@@ -12,12 +12,15 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from snncc.graph import INT8_CONV, constant
+from snncc.graph import DOMAIN, INT8_CONV, constant
 from snncc.runtime.buffers import aligned
-from snncc.runtime.layer_table import FLOATS, address
+from snncc.runtime.layer_table import APART, APART_ROUNDED, CODES, FLOATS, TOGETHER, address
 
 LANES = 16
 """Output channels are filled up to a multiple of this many: with zeros in the weights, and sums that nobody reads."""
+
+MOST_IN_FLOATS = (1 << 24) // (255 * 128)
+"""Inputs of a window whose products with 8-bit weights are sure to add up in float32 without rounding."""
 
 
 @functools.cache
@@ -130,6 +133,11 @@ class FloatRun:
         self.conv, self.products = conv, conv.products
         self.block = LANES if conv.depthwise else conv.weights.shape[2]
         self._unit, self._zero = unit, zero
+        self._code = np.zeros((CODES, filled(conv.features)), np.float32)
+        if conv.rounding is not None:  # weights count spikes, whatever one is
+            self._unit = np.ones_like(unit)
+            rows = conv.rounding.bias, conv.rounding.scale, conv.rounding.step, conv.rounding.zero
+            self._code[:] = [filled_up(row.astype(np.float32)) for row in rows]
         self._fixed: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.int64], tuple[int, ...]]] = {}
 
     def source(self, rows: int, columns: int) -> int:
@@ -142,14 +150,15 @@ class FloatRun:
         if key not in self._fixed:
             wide = self.conv.columns(columns)
             starts, run = self._runs(wide)
-            sizes = (*self.conv.strides, *self.conv.pads[:2], self.conv.rows(1), wide, run, self._zero)
-            self._fixed[key] = np.tile(self._unit, values.shape[3]), starts, (*sizes, int(self.conv.depthwise))
+            kind = TOGETHER if not self.conv.depthwise else APART if self.conv.rounding is None else APART_ROUNDED
+            sizes = (*self.conv.strides, *self.conv.pads[:2], self.conv.rows(1), wide, run, self._zero, kind)
+            self._fixed[key] = np.tile(self._unit, values.shape[3]), starts, sizes
         unit, starts, sizes = self._fixed[key]
         conv["kind"], conv["values"], conv["weights"] = FLOATS, address(values), address(self.conv.weights)
         conv["height"], conv["width"], conv["channels"] = values.shape[2:]
         conv["blocks"], conv["inputs"], conv["columns"] = self.conv.weights.shape
         conv["starts"], conv["start_count"], conv["unit"] = address(starts), len(starts), address(unit)
-        conv["sizes"] = sizes
+        conv["code"], conv["features"], conv["sizes"] = address(self._code), self._code.shape[1], sizes
 
     def _runs(self, columns: int) -> tuple[NDArray[np.int64], int]:
         """Return where the runs of inputs of a window begin in a padded input so wide, and how long each is."""
@@ -162,16 +171,21 @@ class FloatRun:
 
 
 def runs_in_float(node: gs.Node) -> bool:
-    """Whether a node is a convolution that can run here: two spatial axes, constant weights, one group or depthwise."""
-    if node.op != "Conv" or node.domain not in (None, "") or not vector_width():
+    """Whether a node is a convolution that can run here: two spatial axes, constant weights, one group or depthwise.
+
+    One with 8-bit weights must be depthwise.
+    """
+    of_bytes = node.domain == DOMAIN and node.op == INT8_CONV
+    if not of_bytes and (node.op != "Conv" or node.domain not in (None, "")):
         return False
-    weight = constant(node.inputs[1])
+    weight, dtype = constant(node.inputs[1]), np.int8 if of_bytes else np.float32
     constant_bias = len(node.inputs) < 3 or constant(node.inputs[2]) is not None
     plain = node.attrs.get("auto_pad", "NOTSET") in ("NOTSET", "") and min(node.attrs.get("pads", (0,))) >= 0
-    if weight is None or weight.ndim != 4 or weight.dtype != np.float32 or not constant_bias or not plain:
+    if weight is None or weight.ndim != 4 or weight.dtype != dtype or not constant_bias or not plain:
         return False
     group = int(node.attrs.get("group", 1))
-    return group == 1 or (group == len(weight) and weight.shape[1] == 1)
+    depthwise = group > 1 and group == len(weight) and weight.shape[1] == 1
+    return bool(vector_width()) and (depthwise or (group == 1 and not of_bytes))
 
 
 def packed(weight: NDArray[np.float32], depthwise: bool, width: int) -> NDArray[np.float32]:
