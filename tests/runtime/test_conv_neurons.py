@@ -12,6 +12,7 @@ import pytest
 from apart import is_apart, run_apart
 from numpy.lib.stride_tricks import sliding_window_view
 
+from snncc.graph import DOMAIN, INT8_CONV
 from snncc.runtime import chain, conv_neurons, spike_conv
 from snncc.runtime.carried import Carried
 from snncc.runtime.chain import Chain, Job
@@ -92,8 +93,12 @@ def fire(
 
 
 def check(op: str, nodes: list[gs.Node], terms: list[Any], threads: int = 1) -> None:
-    """The sums are exact in any order, so that spikes are equal; run in blocks of timesteps, the same again."""
-    currents = sum(convolved(n, dense(x)) for n, x in zip(nodes, terms, strict=False))
+    """The sums are exact in any order, so that spikes are equal."""
+    compare(op, nodes, terms, sum(convolved(n, dense(x)) for n, x in zip(nodes, terms, strict=False)), threads)
+
+
+def compare(op: str, nodes: list[gs.Node], terms: list[Any], currents: Any, threads: int = 1) -> None:
+    """Compare spikes with those of the currents that the convolutions give; in blocks of timesteps, the same again."""
     for other in terms[len(nodes) :]:
         currents = currents + (dense(other) if isinstance(other, Coded) else other)
     currents = np.broadcast_to(currents, (T, *np.shape(currents)[1:])).astype(np.float32)
@@ -146,6 +151,39 @@ def test_a_convolution(geometry: Any, op: str) -> None:
     check(
         op, [node(features, channels, kernel, **attributes)], [counts_of(channels, (13, 22), 0 if op == OPS[0] else 3)]
     )
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize(
+    ("channels", "attributes"),
+    [
+        (20, {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+        (32, {"pads": [1, 1, 1, 1]}),
+        (17, {"dilations": [2, 1], "pads": [0, 2, 3, 0], "strides": [1, 2]}),
+    ],
+)
+def test_8_bit_weights_of_each_channel_apart(channels: int, attributes: Any, op: str) -> None:
+    """Rounded as QLinearConv does it, with sums that reach either bound of a byte, and ties."""
+    rng, offset = np.random.default_rng(9), 0 if op == OPS[0] else 3
+    counts = counts_of(channels, (13, 22), offset)
+    weight = rng.integers(-127, 128, (channels, 1, 3, 3)).astype(np.int8)
+    bias = rng.integers(-900, 4000, channels).astype(np.int32)
+    scale, step = np.full(channels, 1 / 16, np.float32), rng.uniform(0.02, 0.2, channels).astype(np.float32)
+    zero = rng.integers(0, 200, channels).astype(np.uint8)
+    values = [weight, bias, counts.step, np.array(offset, np.uint8), scale, step, zero]
+    inputs = [gs.Variable("x"), *(gs.Constant(str(i), v) for i, v in enumerate(values))]
+    attributes = {"strides": [1, 1], "dilations": [1, 1], "group": channels, **attributes}
+    rounded = gs.Node(INT8_CONV, attrs=attributes, inputs=inputs, outputs=[gs.Variable("y")], domain=DOMAIN)
+    spikes = counts.values.astype(np.float64) - offset
+    sums = convolved(node_of(weight.astype(np.float32), bias, **attributes), np.moveaxis(spikes, -1, 2))
+    codes = np.clip(np.rint(sums / 16), 0, 255)
+    assert (codes == 0).any()
+    assert (codes == 255).any()
+    assert (sums / 16 % 1 == 0.5).any()
+    along = (channels, 1, 1)
+    currents = (codes.astype(np.float32) - zero.reshape(along)) * step.reshape(along)
+    assert runs_in_float(rounded)
+    compare(op, [rounded], [counts], currents)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
