@@ -22,7 +22,8 @@ from snncc import models
 
 BOX_WIDTH, BOX_HEIGHT, GAP, COLUMN, TOP = 236, 38, 22, 410, 84
 LEFT = 52
-SPIKING = ("BurstIF", "SignedBurst", "SignedBurstRelu", "SignedBurstClip")
+KINDS = ("BurstIF", "SignedBurst", "SignedBurstRelu", "SignedBurstClip")
+SPIKING = (*KINDS, *(f"{kind}Unit" for kind in KINDS), "BurstIFUnitConstant")
 NEURONS = ("Relu", "Clip", *SPIKING)
 TIME = ("RepeatInput", "RateDecode")
 COLOURS = {  # fill and stroke
@@ -75,8 +76,11 @@ def read_boxes(model: onnx.ModelProto) -> list[Box]:
     nodes = [n for n in model.graph.node if n.op_type not in ("Constant", "Identity")]
     made = {output for node in nodes for output in node.output} | {i.name for i in model.graph.input}
     boxes = []
+    rescaled = {node.output[0]: node.input[0] for node in nodes if node.op_type == "Rescale"}
     for node in nodes:
-        inputs = tuple(name for name in node.input if name in made and name not in constants)
+        if node.op_type == "Rescale":  # drawn as a part of what reads it
+            continue
+        inputs = tuple(rescaled.get(name, name) for name in node.input if name in made and name not in constants)
         shape = _shape(values.get(inputs[0] if node.op_type == "RateDecode" else node.output[0]))
         if node.op_type == "RateDecode":  # a function, which shape inference doesn't see through
             shape = shape.replace("T·N", "N")
@@ -106,6 +110,8 @@ def _detail(node: onnx.NodeProto, constants: dict[str, np.ndarray[Any, Any]]) ->
         theta = constants[node.input[1]]
         options = f"ψ={attributes['max_burst']}, τ={attributes['threshold_ratio']:g}, T={attributes['timesteps']}"
         return f"{options}, θ {theta.min():.2f} … {theta.max():.2f}"
+    if node.op_type == "Add" and any(name.endswith("rescale.output") for name in node.input):
+        return "the identity in units of the next θ"
     return f"T={attributes['timesteps']}" if "timesteps" in attributes else ""
 
 
@@ -232,8 +238,9 @@ def draw(ann: onnx.ModelProto, snn: onnx.ModelProto, titles: tuple[str, str]) ->
 
 
 def _timesteps(boxes: Sequence[tuple[int, Box | None]], x: float) -> str:
-    """Draw the ground under what runs at every timestep: from RepeatInput to RateDecode."""
-    top, bottom = (_y(row) for row, box in boxes if box is not None and box.op in TIME)
+    """Draw the ground under what runs at every timestep: from RepeatInput, or the first neurons, to RateDecode."""
+    top = next(_y(row) for row, box in boxes if box is not None and box.op in ("RepeatInput", *SPIKING))
+    bottom = next(_y(row) for row, box in boxes if box is not None and box.op == "RateDecode")
     y, height, side = top + BOX_HEIGHT / 2, bottom - top, x + BOX_WIDTH + 30
     label = text(0, 0, "T timesteps in the batch axis", size=12, weight=600, anchor="middle", colour="#8a5a0b")
     return (
