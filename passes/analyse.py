@@ -24,15 +24,14 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from snncc.activations import Activation, activation_of
 from snncc.analysis import Analysis, Domain, Form, NeuronSite, Traffic, WeightedLayer
 from snncc.context import Context
 from snncc.errors import Obstacle
 from snncc.graph import is_missing, node_inputs, outer_inputs, producers, shape_of, static_dims
 from snncc.neurons.quantised import QuantisedActivation
 from snncc.ops import (
-    Activation,
     Role,
-    activation_of,
     channel_axis,
     is_frames,
     is_linear,

@@ -16,9 +16,9 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from snncc.activations import Activation
 from snncc.context import Context
 from snncc.graph import DOMAIN, unique_name
-from snncc.ops import Activation
 from snncc.passes.base import Pass
 
 

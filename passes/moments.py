@@ -14,10 +14,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from snncc.activations import activation_of
 from snncc.context import Moments
 from snncc.graph import node_inputs
 from snncc.neurons.threshold import ChannelHistogram
-from snncc.ops import Role, activation_of, spec_of
+from snncc.ops import Role, spec_of
 
 
 def propagate_moments(graph: gs.Graph, known: Mapping[str, Moments]) -> dict[str, Moments]:

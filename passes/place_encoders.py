@@ -21,10 +21,11 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from snncc.activations import ENCODE
 from snncc.analysis import Analysis, Domain, Traffic
 from snncc.context import Context
 from snncc.graph import DOMAIN, consumers, infer_shapes, outer_inputs, unique_name
-from snncc.ops import ENCODE, Role, is_linear, spec_of
+from snncc.ops import Role, is_linear, spec_of
 from snncc.passes.analyse import analyse
 from snncc.passes.base import Pass
 from snncc.passes.pointwise import Pointwise, decomposed_activations

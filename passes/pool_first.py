@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from snncc.activations import activation_of
 from snncc.context import Context
 from snncc.graph import consumers
-from snncc.ops import Role, activation_of, spec_of
+from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
 from snncc.passes.base import Pass
 

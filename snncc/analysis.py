@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from snncc.activations import Activation
 from snncc.errors import Obstacle
 from snncc.neurons.quantised import QuantisedActivation
-from snncc.ops import Activation
 
 
 class Domain(enum.Enum):

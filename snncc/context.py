@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from snncc.activations import Activation
 from snncc.analysis import Analysis
 from snncc.config import Config
 from snncc.neurons.quantised import QuantisedActivation
-from snncc.ops import Activation
 
 if TYPE_CHECKING:
     from snncc.data import Dataset

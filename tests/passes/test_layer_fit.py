@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from snncc.activations import Activation
 from snncc.analysis import NeuronSite
 from snncc.config import Config
-from snncc.ops import Activation
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.error_parts import layer_error
 from snncc.passes.frontier import Entry

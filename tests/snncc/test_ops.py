@@ -8,8 +8,9 @@ import onnx_graphsurgeon as gs
 import pytest
 from small_networks import NETWORKS, parse, run
 
+from snncc.activations import activation_of
 from snncc.graph import export_model, import_graph, infer_shapes, producers
-from snncc.ops import Role, activation_of, channel_axis, is_linear, multiply_accumulates, samplewise, spec_of
+from snncc.ops import Role, channel_axis, is_linear, multiply_accumulates, samplewise, spec_of
 
 
 def graph_of(text: str, opset: int = 17) -> gs.Graph:
