@@ -26,6 +26,7 @@ from onnx import numpy_helper
 import snncc
 from snncc.artifact import used_functions
 from snncc.graph import export_model
+from snncc.passes.fold_thresholds import unfold_thresholds
 from snncc.runtime.unlower import lowered_graph
 
 FINER = 1024
@@ -34,6 +35,7 @@ FINER = 1024
 def without_rounding(artifact: onnx.ModelProto) -> onnx.ModelProto:
     """Return an artifact that takes one timestep, with spikes so small that their rounding is gone."""
     graph = lowered_graph(artifact)
+    unfold_thresholds(graph)
     model = export_model(graph)
     model.functions.extend(used_functions(graph))
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -43,7 +43,8 @@ from snncc.passes.correct_weights import scale_weight
 UNIT, CONSTANT = "Unit", "Constant"
 FOLDABLE = ("BurstIF", "SignedBurstRelu", "SignedBurstClip")
 """The neurons that exist in units of their thresholds, under their name and `UNIT`."""
-RESCALE, REPEAT = "Rescale", "RepeatInput"
+_UNITS = {op + UNIT + end: op for op in FOLDABLE for end in ("", CONSTANT)}
+RESCALE, REPEAT, DECODE = "Rescale", "RepeatInput", "RateDecode"
 _RANGE = (1e-30, 1e30)
 """Thresholds beyond these aren't folded: products with them may be no normal number."""
 
@@ -87,8 +88,7 @@ def fold_thresholds(graph: gs.Graph) -> bool:
 
 def unfold_thresholds(graph: gs.Graph) -> None:
     """Undo `fold_thresholds` in place, but for the rounding of the weights."""
-    units = {op + UNIT + end: op for op in FOLDABLE for end in ("", CONSTANT)}
-    neurons = [node for node in graph.nodes if node.domain == DOMAIN and node.op in units]
+    neurons = [node for node in graph.nodes if node.domain == DOMAIN and node.op in _UNITS]
     if not neurons:
         return
     walk = _Walk(graph)
@@ -98,7 +98,7 @@ def unfold_thresholds(graph: gs.Graph) -> None:
     for node in neurons:
         if node.op.endswith(CONSTANT):
             _insert_repeat(graph, node, names)
-        node.op = units[node.op]
+        node.op = _UNITS[node.op]
     for node in [n for n in graph.nodes if n.domain == DOMAIN and n.op == RESCALE]:
         source, target = node.inputs[0], node.outputs[0]
         for reader in list(target.outputs):
@@ -106,6 +106,15 @@ def unfold_thresholds(graph: gs.Graph) -> None:
         node.inputs.clear()
         node.outputs.clear()
     graph.cleanup(remove_unused_graph_inputs=False).toposort()
+
+
+def units(graph: gs.Graph) -> dict[str, Gain]:
+    """Return what 1 stands for in the tensors of a lowered graph that are in units of a threshold, by name."""
+    walk = _Walk(graph)
+    for node in graph.nodes:
+        if node.domain == DOMAIN and node.op in _UNITS:
+            walk.around(node, into=False)
+    return walk.units
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +140,16 @@ class _Place:
 
 
 class _Walk:
-    """Looks from a neuron for what can take its threshold."""
+    """Looks from a neuron for what can take its threshold.
+
+    Attributes:
+        units: by name, what 1 stands for in the tensors that it passed, if θe leaves the neuron.
+    """
 
     def __init__(self, graph: gs.Graph) -> None:
         self.made_by, self.read_by = producers(graph), consumers(graph)
         self.outputs = {t.name for t in graph.outputs}
+        self.units: dict[str, Gain] = {}
 
     def around(self, neuron: gs.Node, *, into: bool) -> list[_Place]:
         """Return where θe goes that leaves a neuron, or, with `into`, that comes back."""
@@ -145,6 +159,7 @@ class _Walk:
 
     def _after(self, tensor: gs.Tensor, gain: Gain) -> Iterator[_Place]:
         """Multiply what reads a tensor."""
+        self.units[tensor.name] = gain
         if tensor.name in self.outputs:
             yield _Place("edge", gs.Node("", name=tensor.name), -1, gain)
         for node in self.read_by.get(tensor.name, []):
@@ -174,6 +189,7 @@ class _Walk:
         if maker is None or tensor.name in self.outputs or len(readers) != 1 or not _fits(shape, gain):
             yield edge
             return
+        self.units[tensor.name] = 1 / gain
         spec = spec_of(maker)
         if spec.role is Role.WEIGHTED and _gives(maker, gain):
             yield _Place("outputs", maker, 0, gain)
@@ -186,6 +202,7 @@ class _Walk:
         elif (spec.by_channel and _along_channels(gain)) or (maker.domain == DOMAIN and maker.op == REPEAT):
             yield from self._before(maker, 0, gain)
         else:
+            del self.units[tensor.name]
             yield edge
 
 
@@ -232,8 +249,13 @@ def _of_matrix(node: gs.Node, gain: Gain) -> bool:
 
 def _flattened(node: gs.Node, gain: Gain) -> Gain | None:
     """Return the factor behind a node that makes each sample a vector; None if it is something else."""
-    dims, shape = static_dims((shape_of(node.inputs[0]) or (None,))[1:]), shape_of(node.outputs[0])
-    if node.op not in ("Flatten", "Reshape") or node.domain not in (None, "") or not dims or shape is None:
+    if node.op not in ("Flatten", "Reshape") or node.domain not in (None, ""):
+        return None
+    source, shape = node.inputs[0], shape_of(node.outputs[0])
+    if shape_of(source) is None and source.inputs and source.inputs[0].op == DECODE:
+        source = source.inputs[0].inputs[0]
+    dims = static_dims((shape_of(source) or (None,))[1:])
+    if not dims or shape is None:
         return None
     if len(shape) != 2 or shape[1] != np.prod(dims) or gain.ndim != len(dims) + 1:
         return None

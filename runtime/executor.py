@@ -14,6 +14,7 @@ from snncc.errors import ArtifactError
 from snncc.graph import DOMAIN, unique_name
 from snncc.ops import Role, spec_of
 from snncc.passes.analyse import analyse
+from snncc.passes.fold_thresholds import units
 from snncc.runtime.forms import running_mean
 from snncc.runtime.presented import Presented
 from snncc.runtime.readout import Readout
@@ -110,6 +111,7 @@ class _Instrumented:
             summed: the axes of [T, N, ...] that the activity in a Scan is summed over.
         """
         self.graph = lowered_graph(model)
+        self._units = units(self.graph)
         self.spikes: dict[str, str] = {}
         self.increments: dict[str, str] = {}
         self.leaving: dict[str, str] = {}
@@ -124,6 +126,7 @@ class _Instrumented:
             tensor = from_scan.get(name, tensors.get(name))
             if tensor is None:
                 raise ArtifactError(f"the artifact has no tensor '{name}': compile the network again")
+            tensor = self._in_values(tensor)
             self._expose(tensor)
             self.leaving[tensor.name] = name
         self.model = gs.export_onnx(self.graph, do_type_check=False)
@@ -138,7 +141,8 @@ class _Instrumented:
             counts = self._counts(node.outputs[0], node)
             self.spikes[self._sum(counts, node.name, [0])] = node.name
         elif node.domain == DOMAIN and node.op == "MaxPoolIncrement":
-            self.increments[self._sum(self._absolute(node.outputs[0]), node.name, [0])] = node.name
+            gained = self._absolute(self._in_values(node.outputs[0]))
+            self.increments[self._sum(gained, node.name, [0])] = node.name
 
     def _probe_scan(self, scan: gs.Node) -> None:
         body = scan.attrs["body"]
@@ -158,7 +162,17 @@ class _Instrumented:
         self.graph.nodes.append(gs.Node(op, name=result.name, inputs=inputs, outputs=[result]))
         return result
 
+    def _in_values(self, tensor: gs.Tensor) -> gs.Tensor:
+        """Return a tensor that may be counts in the unit that it has in the network without time."""
+        unit = self._units.get(tensor.name)
+        if unit is None:
+            return tensor
+        gain = gs.Constant(unique_name(self.graph, f"{tensor.name}.unit"), unit.astype(np.float32))
+        return self._add("Mul", [tensor, gain], tensor.name)
+
     def _counts(self, spikes: gs.Tensor, neuron: gs.Node) -> gs.Tensor:
+        if spikes.name in self._units:
+            return spikes if neuron.op.startswith("BurstIF") else self._absolute(spikes)
         theta = neuron.inputs[1].values * np.float32(neuron.attrs["threshold_ratio"])
         divisor = gs.Constant(unique_name(self.graph, f"{neuron.name}.theta"), theta.astype(np.float32))
         signed = self._add("Round", [self._add("Div", [spikes, divisor], neuron.name)], neuron.name)

@@ -35,6 +35,7 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
         ArtifactError: the artifact isn't built as snncc builds them.
     """
     graph = lowered_graph(model)
+    unfold_thresholds(graph)
     replaced: dict[str, gs.Tensor] = {}
     for node in list(graph.nodes):
         if is_time_scan(node):
@@ -66,13 +67,12 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
 
 
 def lowered_graph(model: onnx.ModelProto) -> gs.Graph:
-    """Return the graph of an artifact, without its functions; thresholds are at the neurons, not in the weights."""
+    """Return the graph of an artifact as it is, without its functions; the artifact is left alone."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.functions[:]
     graph = import_graph(bare)
     graph.functions[:] = []
-    unfold_thresholds(graph)
     return graph
 
 

@@ -185,11 +185,14 @@ _NONLINEAR = {
 
 _TABLE = {**_WEIGHTS, **_LINEAR, **_NONLINEAR}
 
+_NEURONS = (
+    *("BurstIF", "SignedBurst", "SignedBurstRelu", "SignedBurstClip"),
+    # In artifacts, in units of their thresholds: see `snncc.passes.fold_thresholds`.
+    *("BurstIFUnit", "BurstIFUnitConstant", "SignedBurstReluUnit", "SignedBurstClipUnit"),
+)
+
 _SNNCC = {
-    "BurstIF": OpSpec(Role.NEURON, batch=rules.first_input),
-    "SignedBurst": OpSpec(Role.NEURON, batch=rules.first_input),
-    "SignedBurstRelu": OpSpec(Role.NEURON, batch=rules.first_input),
-    "SignedBurstClip": OpSpec(Role.NEURON, batch=rules.first_input),
+    **{op: OpSpec(Role.NEURON, batch=rules.first_input) for op in _NEURONS},
     INT8_CONV: OpSpec(Role.WEIGHTED, batch=rules.first_input, channel_axis=1),
     INT8_MATMUL: OpSpec(Role.WEIGHTED, batch=rules.first_input, channel_axis="last"),
     "MaxPoolIncrement": OpSpec(Role.POOL, batch=rules.first_input, by_channel=True, keeps_spikes=True),

@@ -24,6 +24,7 @@ from snncc.graph import DOMAIN, constant
 from snncc.network import SpikingNetwork
 from snncc.neurons.burst_if import simulate
 from snncc.neurons.signed_burst import simulate as signed_simulate
+from snncc.passes.fold_thresholds import unfold_thresholds
 from snncc.passes.layer_sums import along
 from snncc.passes.pattern_thresholds import initial_potential
 from snncc.passes.scaled import Scaled
@@ -55,6 +56,7 @@ class InContext:
         self._config = config.of_a_period()
         self._batches = list(data.batches(data.inputs[0].batch or config.batch_size))
         self._graph = lowered_graph(network.model)
+        unfold_thresholds(self._graph)
         self._functions = used_functions(self._graph)
         self._opsets = list(network.model.opset_import)
         self._v_init = {layer.name: layer.v_init for layer in network.record.layers}

@@ -10,7 +10,7 @@ from small_networks import NETWORKS, compiled, inputs_of, run
 
 from snncc.artifact import used_functions
 from snncc.graph import DOMAIN, export_model, import_graph
-from snncc.passes.fold_thresholds import FOLDABLE, fold_thresholds, unfold_thresholds
+from snncc.passes.fold_thresholds import FOLDABLE, fold_thresholds, unfold_thresholds, units
 
 T = 4
 BURST = f"snncc.BurstIF <timesteps = {T}, max_burst = 3, threshold_ratio = 2.0>"
@@ -217,3 +217,16 @@ def test_a_residual_block_needs_one_factor() -> None:
 def test_weights_of_8_bits_keep_their_units() -> None:
     artifact = compiled(NETWORKS["residual"].model(), timesteps=T, weights="int8").model
     assert not [n for n in artifact.graph.node if n.domain == DOMAIN and "Unit" in n.op_type]
+
+
+def test_units_are_those_of_the_tensors_that_are_counts() -> None:
+    graph = opened(lowered("pools"))
+    neurons = [node for node in graph.nodes if node.op == "BurstIF"]
+    theta = [node.inputs[1].values * node.attrs["threshold_ratio"] for node in neurons]
+    assert units(graph) == {}
+    fold_thresholds(graph)
+    found = units(graph)
+    first, second = (("c1", "a", "p"), ("c2", "q", "n2", "z"))
+    assert set(found) == {*first, *second}
+    for name, value in [*((n, theta[0]) for n in first), *((n, theta[1]) for n in second)]:
+        np.testing.assert_array_equal(found[name], value)

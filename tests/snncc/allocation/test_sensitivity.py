@@ -28,6 +28,7 @@ from snncc.graph import export_model
 from snncc.neurons.burst_if import closed_form
 from snncc.neurons.signed_burst import closed_form as signed_closed_form
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds, signed_thresholds
+from snncc.passes.fold_thresholds import unfold_thresholds
 from snncc.pipeline import Hook
 from snncc.runtime.unlower import lowered_graph
 from snncc.sources import input_specs, read_ann
@@ -203,6 +204,7 @@ def test_in_context_scores_are_those_of_the_network_with_that_layer_changed() ->
         for candidate, score in zip(CANDIDATES, found[site.node], strict=True):
             theta = fitted(current, site, candidate, config) / np.float32(candidate.threshold_ratio)
             graph = lowered_graph(network.model)
+            unfold_thresholds(graph)
             changed = export_model(graph)
             changed.functions.extend(used_functions(graph))
             node = next(n for n in changed.graph.node if n.name == site.node)
