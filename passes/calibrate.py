@@ -8,18 +8,23 @@ their final thresholds and corrections) stand side by side at the frontier.
    mean error that is left in the output becomes a shift of the current (Li et al. 2021, bias calibration).
 
 Each layer is computed once: the cost is about 1 + T forward passes over the calibration set, plus the simulation of the
-neurons. The chunks of the set go through a layer side by side; what is summed over them is summed in their order.
+neurons. The chunks of the set go through a layer side by side; what is summed over them is summed in their order. What
+the frontier holds beyond half of the memory that is left is in files (`snncc.passes.store`): a set of any size will do.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
+from snncc.config import Config
 from snncc.context import Context
 from snncc.data import Dataset, InputSpec
+from snncc.graph import export_model, import_graph, static_dims
 from snncc.passes.base import Pass, Progress
 from snncc.passes.calibration_walk import Entering, Walk, layer_calibration
 from snncc.passes.chunk_pool import ChunkPool
@@ -27,8 +32,14 @@ from snncc.passes.generated_inputs import generate_inputs
 from snncc.passes.layer_fit import thresholds
 from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.passes.pattern_thresholds import pattern_thresholds
+from snncc.passes.store import Store
+from snncc.runtime.memory import available_memory
 from snncc.runtime.session import Array
 from snncc.sequences import ann_feeds, per_period
+from snncc.sources import sized_graph
+
+VALUES = 1 << 28
+"""Most values of a tensor of one chunk over all timesteps, 1 GB, if one sample hasn't more."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +64,25 @@ class Calibrate(Pass):
 def _calibrate_on(
     graph: gs.Graph, ctx: Context, data: Dataset, with_snn: bool, source: str, progress: Progress | None
 ) -> None:
-    batches = data.batches(_chunk_size(graph, ctx.config.batch_size))
+    available = available_memory()
+    store = Store(None if available is None else available // 2)
+    batches = data.batches(_chunk_size(graph, data, ctx.config, with_snn=with_snn))
     framed = [spec.name for spec in data.inputs if spec.timesteps is not None] if with_snn else []
-    chunks = [_entering(batch, data.inputs, framed, ctx.config.period) for batch in batches]
+    chunks = [_entering(batch, data.inputs, framed, ctx.config.period, store) for batch in batches]
     with ChunkPool(len(chunks)) as pool:
-        Walk(graph, ctx, chunks, pool, with_snn=with_snn, source=source).run(progress)
+        Walk(graph, ctx, chunks, pool, store, with_snn=with_snn, source=source).run(progress)
 
 
 def _entering(
-    batch: Mapping[str, Array], inputs: Sequence[InputSpec], framed: Sequence[str], period: int
+    batch: Mapping[str, Array], inputs: Sequence[InputSpec], framed: Sequence[str], period: int, store: Store
 ) -> dict[str, Entering]:
     """Return what a batch gives to the ANN's inputs, and to those of the SNN that vary over time."""
-    over_time = {name: per_period(batch[name], period) for name in framed}
-    return {name: Entering(ann, over_time.get(name)) for name, ann in ann_feeds(batch, inputs, period).items()}
+
+    def kept(value: Array) -> Array:
+        return value if isinstance(value.base, np.ndarray) else store.keep(value)  # a view: the data's own memory
+
+    over_time = {name: kept(per_period(batch[name], period)) for name in framed}
+    return {name: Entering(kept(ann), over_time.get(name)) for name, ann in ann_feeds(batch, inputs, period).items()}
 
 
 def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> None:
@@ -103,7 +120,24 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
     )
 
 
-def _chunk_size(graph: gs.Graph, wanted: int) -> int:
-    """Return the samples per run: the network's own batch size where that is fixed."""
+def _chunk_size(graph: gs.Graph, data: Dataset, config: Config, *, with_snn: bool) -> int:
+    """Return the samples per run: the network's own batch size where that is fixed, else as many as are wanted.
+
+    Fewer, where a tensor of so many samples would have more than `VALUES` over time. That depends on the network and on
+    T alone: how samples are cut into chunks decides in which order they are added up.
+    """
     first = (graph.inputs[0].shape or [None])[0]
-    return first if isinstance(first, int) and first > 0 else wanted
+    if isinstance(first, int) and first > 0:
+        return first
+    sizes = _sizes(graph)
+    if None in sizes:
+        sizes = _sizes(sized_graph(import_graph(export_model(graph)), data))
+    largest = max((size for size in sizes if size is not None), default=1)
+    return max(1, min(config.batch_size, VALUES // max(1, largest * (config.timesteps if with_snn else 1))))
+
+
+def _sizes(graph: gs.Graph) -> list[int | None]:
+    """Return the number of values of each tensor for one sample, None where it isn't known."""
+    shapes = [tensor.shape for tensor in graph.tensors().values() if isinstance(tensor, gs.Variable)]
+    dims = [static_dims(shape and shape[1:]) for shape in shapes]
+    return [None if d is None else math.prod(d) for d in dims]

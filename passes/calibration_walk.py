@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,11 +26,12 @@ from snncc.passes.layer_fit import LayerFit, match
 from snncc.passes.layer_sums import Sums, along, sums, total
 from snncc.passes.scaled import Scaled, add
 from snncc.passes.signed_fit import BETTER, SignedFit
+from snncc.passes.store import Store
 from snncc.passes.weight_fit import Layout, Rows, fitted_weight, presentations_held_back, with_weight
-from snncc.runtime.buffers import BufferPool
+from snncc.runtime.carried import Carried
 from snncc.runtime.forms import gains, running_mean
 from snncc.runtime.increments import increments
-from snncc.runtime.segments import Segment, SegmentRunner, Step, is_pool_over_time, plan, single
+from snncc.runtime.segments import Segment, SegmentRunner, Step, blocks, is_pool_over_time, plan, single
 from snncc.runtime.session import Array
 
 
@@ -55,6 +57,7 @@ class Walk:
         ctx: Context,
         chunks: Sequence[Mapping[str, Entering]],
         pool: ChunkPool,
+        store: Store,
         *,
         with_snn: bool,
         source: str,
@@ -66,8 +69,8 @@ class Walk:
         self.sites = {site.node: site for site in self.analysis.neurons}
         self.weighted = self._weighted_layers() if with_snn else set()
         self.steps = self._plan()
-        self.buffers = BufferPool()
-        self.frontier = Frontier(self.steps, self.buffers)
+        self.store = store
+        self.frontier = Frontier(self.steps, store)
         for tensor in graph.inputs:
             entering = [chunk[tensor.name] for chunk in chunks]
             snn: list[Temporal] = [e.snn for e in entering if e.snn is not None]
@@ -120,11 +123,11 @@ class Walk:
 
         def work(chunk: int) -> tuple[dict[str, Array], dict[str, Array] | None]:
             ann = {name: self.frontier[name].ann[chunk] for name in names}
-            result = runner.run(ann)
+            result = self._kept(runner.run(ann))
             if not temporal:
                 return result, None
             feeds = {n: (self._snn(n, chunk, mode) if n in temporal else ann[n]) for n in names}
-            return result, stepper.run_over_time(feeds, temporal, timesteps)
+            return result, self._kept(stepper.run_over_time(feeds, temporal, timesteps))
 
         results = self.pool.each(work)
         entries = {}
@@ -133,6 +136,9 @@ class Walk:
             entries[name] = Entry([ann[name] for ann, _ in results], [*snn] if temporal else None)
             self.frontier.put(name, entries[name])
         return entries
+
+    def _kept(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: self.store.keep(value) for name, value in values.items()}
 
     def _adds(self, segment: Segment) -> bool:
         """Whether a segment is the sum of two tensors of one shape that change over time, as at a residual's end."""
@@ -151,9 +157,9 @@ class Walk:
 
         def of_chunk(chunk: int) -> tuple[Array, NDArray[np.float32]]:
             a, b = (_scaled((entry.snn or [])[chunk]) for entry in (one, two))
-            out = self.buffers.take(a.shape)
+            out = self.store.take(a.shape)
             add(a, b, out)
-            return one.ann[chunk] + two.ann[chunk], out
+            return self.store.keep(one.ann[chunk] + two.ann[chunk]), out
 
         results = self.pool.each(of_chunk)
         name = segment.outputs[0].name
@@ -162,7 +168,7 @@ class Walk:
         return {name: entry}
 
     def _runner(self, segment: Segment) -> SegmentRunner:
-        return SegmentRunner(self.graph, segment, self.analysis, self.pool.session_threads, self.buffers)
+        return SegmentRunner(self.graph, segment, self.analysis, self.pool.session_threads, self.store)
 
     def _snn(self, name: str, chunk: int, mode: Form | None) -> Temporal:
         """Return the SNN's values over time in a form, or for the readout (None) [1, N, ...] their mean over time."""
@@ -170,12 +176,37 @@ class Walk:
         as_it_is = mode is not None and not self.analysis.needs_conversion(name, mode, np.dtype(np.float32))
         if isinstance(value, Scaled) and as_it_is:
             return value
-        values = self.frontier[name].temporal(chunk)
-        if len(values) == 1 or not self.analysis.needs_conversion(name, mode or Form.MEAN, values.dtype):
-            return values if mode is not None or len(values) == 1 else values[-1:]
+        dtype = np.dtype(np.float32) if isinstance(value, Scaled) else value.dtype
+        if len(value) == 1 or not self.analysis.needs_conversion(name, mode or Form.MEAN, dtype):
+            return _dense(value) if mode is not None or len(value) == 1 else value[-1:]
         if mode is None:
-            return np.asarray(values.mean(axis=0, keepdims=True))
-        return running_mean(values) if mode is Form.MEAN else gains(values)
+            return np.asarray(_dense(value).mean(axis=0, keepdims=True))
+        convert = running_mean if mode is Form.MEAN else gains
+        return self._in_blocks(value, lambda x, carried, done: convert(x, carried, done))
+
+    def _in_blocks(
+        self, values: Temporal, work: Callable[[NDArray[np.float32], Carried | None, int], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Compute something over time [T, N, ...], block by block where all timesteps would take too much memory.
+
+        Args:
+            values: what it is computed of.
+            work: computes it at some timesteps, given the values there, the state, and the number of those before.
+        """
+        steps = blocks(len(values), math.prod(values.shape[1:]))
+        if len(steps) == 1:
+            return self.store.keep(work(_dense(values), None, 0))
+        carried: Carried = {}
+        result: NDArray[np.float32] | None = None
+        for block in steps:
+            part = values[block]
+            found = work(part, carried, block.start)
+            if isinstance(values, Scaled):
+                self.store.give(part)
+            if result is None:
+                result = self.store.take((len(values), *found.shape[1:]))
+            result[block] = found
+        return np.asarray(result)
 
     def _run_weighted(self, node: gs.Node) -> None:
         """Run one weighted layer and correct what it gives in the SNN."""
@@ -205,7 +236,7 @@ class Walk:
             correction = replace(correction, low=low, high=high)
         self.ctx.corrections[node.name] = correction if fitted is None else replace(correction, weight=fitted)
         gain, shift = along(correction.gain, axis, rank), along(correction.shift, axis, rank)
-        entry.snn = [Scaled(entry.temporal(i), gain, shift, self.buffers) for i in range(self.pool.chunks)]
+        entry.snn = [Scaled(entry.temporal(i), gain, shift, self.store) for i in range(self.pool.chunks)]
         entry.matched = axis is not None
 
     def _fit_weights(self, node: gs.Node, segment: Segment) -> NDArray[np.float32] | None:
@@ -231,13 +262,15 @@ class Walk:
         entry = self.frontier[source]
 
         def pool_over_time(x: NDArray[np.float32]) -> NDArray[np.float32]:
-            return np.asarray(runner.run_over_time({source: x}, {source}, self.timesteps)[target])
+            return np.asarray(runner.run_over_time({source: x}, {source}, len(x))[target])
 
-        result = Entry(self.pool.each(lambda i: runner.run({source: entry.ann[i]})[target]))
+        def over_time(chunk: int) -> NDArray[np.float32]:
+            values = self._snn(source, chunk, Form.STEP)
+            return self._in_blocks(values, lambda x, carried, _: increments(x, pool_over_time, carried))
+
+        result = Entry(self.pool.each(lambda i: self.store.keep(runner.run({source: entry.ann[i]})[target])))
         if entry.snn is not None:
-            result.snn = [
-                *self.pool.each(lambda i: increments(_dense(self._snn(source, i, Form.STEP)), pool_over_time))
-            ]
+            result.snn = [*self.pool.each(over_time)]
         self.frontier.put(target, result)
 
     def _run_neuron(self, site: NeuronSite) -> None:
@@ -245,7 +278,7 @@ class Walk:
         self._check_finite(site.node, entry)
         if entry.snn is not None and self.analysis.needs_conversion(site.input, site.form, np.float32):
             entry = Entry(entry.ann, [*self.pool.each(lambda i: self._snn(site.input, i, site.form))])
-        layer = Layer(site, entry, self.ctx.layer_config(site.node), self.pool)
+        layer = Layer(site, entry, self.ctx.layer_config(site.node), self.pool, self.store)
         unsigned, signed = LayerFit(layer), SignedFit(layer)
         if not self.with_snn:
             is_signed = site.activation.encodes or layer.config.neuron == "signed"
@@ -256,12 +289,13 @@ class Walk:
             )
             self.frontier.put(site.output, Entry([*layer.target]))
             return
-        is_signed = self._is_signed(layer, unsigned, signed)
-        self.ctx.layers[site.node], effective, responses = (
-            self._fit_signed(signed) if is_signed else self._fit_unsigned(unsigned)
-        )
+        if self._is_signed(layer, unsigned, signed):
+            self.ctx.layers[site.node], effective, responses = self._fit_signed(signed)
+        else:
+            del signed  # its spikes aren't needed any more
+            self.ctx.layers[site.node], effective, responses = self._fit_unsigned(unsigned)
         shaped = layer.along(effective)
-        trains: list[Temporal] = [Scaled(r.counts, shaped, buffers=self.buffers) for r in responses]
+        trains: list[Temporal] = [Scaled(r.counts, shaped, buffers=self.store) for r in responses]
         self.frontier.put(site.output, Entry([*layer.target], trains))
 
     def _check_finite(self, node: str, entry: Entry) -> None:

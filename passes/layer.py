@@ -17,6 +17,7 @@ from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry
 from snncc.passes.layer_sums import Sums, along, by_channel, per_channel, squared_error, sums, total
 from snncc.passes.scaled import Scaled
+from snncc.passes.store import Store
 from snncc.runtime.session import Array
 
 _ENOUGH_VALUES = 1 << 20
@@ -33,17 +34,21 @@ class Layer:
         entry: what it reads; the SNN's values in the form that the site works on.
         config: the options.
         pool: what works on the chunks.
+        store: where arrays are kept.
         axis: axis of the channels, None if all values are one channel.
         channels: their number.
         target: what the neurons' mean output should be, the ANN's activation per chunk, float32 [N, ...].
         size: values of each channel, over all samples.
     """
 
-    def __init__(self, site: NeuronSite, entry: Entry, config: Config, pool: ChunkPool) -> None:
+    def __init__(
+        self, site: NeuronSite, entry: Entry, config: Config, pool: ChunkPool, store: Store | None = None
+    ) -> None:
         self.site, self.entry, self.config, self.pool = site, entry, config, pool
+        self.store = store or Store()
         self.axis = site.channel_axis if site.channels is not None else None
         self.channels = 1 if self.axis is None else entry.ann[0].shape[self.axis]
-        self.target: list[NDArray[np.float32]] = pool.each(lambda i: self._activated(entry.ann[i]))
+        self.target: list[NDArray[np.float32]] = pool.each(lambda i: self.store.keep(self._activated(entry.ann[i])))
         self.size = sum(a.size for a in self.target) // self.channels
 
     def _activated(self, value: Array) -> NDArray[np.float32]:

@@ -118,9 +118,17 @@ class LayerFit:
 
         def of_chunk(chunk: int) -> Response:
             (values, correction), samples = self.layer.arriving(chunk), None if which is None else which[chunk]
-            v_init, keep = self.v_init, which is None
             return simulate(
-                values, unit, c.timesteps, c.max_burst, v_init, extra, which=samples, correction=correction, keep=keep
+                values,
+                unit,
+                c.timesteps,
+                c.max_burst,
+                self.v_init,
+                extra,
+                which=samples,
+                correction=correction,
+                keep=which is None,
+                empty=self.layer.store.empty,
             )
 
         return self.layer.pool.each(of_chunk)

@@ -39,6 +39,9 @@ class Scaled:
         """[T, N, ...]."""
         return self.values.shape
 
+    def __len__(self) -> int:
+        return len(self.values)
+
     def __getitem__(self, steps: slice) -> NDArray[np.float32]:
         """Return the values at some timesteps, float32."""
         part = Scaled(self.values[steps], self.gain, self.shift)

@@ -99,6 +99,7 @@ class SignedFit:
                 means=means,
                 shift=shift,
                 correction=correction,
+                empty=layer.store.empty,
             )
 
         return layer.pool.each(of_chunk)

@@ -28,9 +28,14 @@ def aligned(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class BufferPool:
-    """Float32 arrays that were given back, for whoever needs one; safe to use from several threads."""
+    """Float32 arrays that were given back, for whoever needs one; safe to use from several threads.
 
-    def __init__(self) -> None:
+    Attributes:
+        waste: a free array is used for one that needs at least one in so many parts of it.
+    """
+
+    def __init__(self, waste: float = math.inf) -> None:
+        self.waste = waste
         self._free: list[NDArray[np.float32]] = []
         self._sizes: list[int] = []  # of them, in order
         self._lock = threading.Lock()
@@ -41,13 +46,23 @@ class BufferPool:
         size = count + _SPARE
         with self._lock:
             place = bisect.bisect_left(self._sizes, size)
-            if place < len(self._sizes):
+            buffer = None
+            if place < len(self._sizes) and self._sizes[place] <= self.waste * size:
                 buffer = self._free.pop(place)
                 del self._sizes[place]
-            else:
-                buffer = np.empty(size, np.float32)
+        if buffer is None:
+            buffer = self._new(size)
         start = -buffer.ctypes.data % ALIGNMENT // 4
         return buffer[start : start + count].reshape(shape)
+
+    def _new(self, count: int) -> NDArray[np.float32]:
+        return np.empty(count, np.float32)
+
+    def forget(self) -> None:
+        """Leave all free arrays to the system."""
+        with self._lock:
+            self._free.clear()
+            self._sizes.clear()
 
     def take_bytes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return an array of bytes with anything in it, which `give` takes back like the others."""

@@ -8,9 +8,10 @@ each layer is computed once.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, Union
+from typing import Any, Protocol, Union
 
 import numpy as np
 import onnx
@@ -26,6 +27,8 @@ from snncc.runtime.session import Array, Session
 
 _ROWS = 64
 """Samples times timesteps that run together, or all samples of one timestep: what is in flight stays in the cache."""
+VALUES = 1 << 24
+"""Most values of a tensor at those timesteps, 64 MB, if one timestep hasn't more."""
 
 
 class OverTime(Protocol):
@@ -37,6 +40,19 @@ class OverTime(Protocol):
 
     def __getitem__(self, steps: slice) -> Array:
         """Return the values at some timesteps; the array is the caller's."""
+
+
+def blocks(timesteps: int, size: int, most: int | None = None) -> list[slice]:
+    """Cut timesteps into blocks of as many as may be in memory together, at least one.
+
+    Args:
+        timesteps: their number.
+        size: values at one of them.
+        most: timesteps of a block at most; None: no other bound.
+    """
+    together = VALUES // max(1, size)
+    together = max(1, together if most is None else min(together, most))
+    return [slice(start, min(start + together, timesteps)) for start in range(0, timesteps, together)]
 
 
 Exporter = gs.exporters.onnx_exporter.OnnxExporter
@@ -246,25 +262,49 @@ class SegmentRunner:
             The outputs as [T, N, ...].
         """
         if not self._foldable:
-            steps = [
-                self._session.run({k: v[t : t + 1][0] if k in temporal else np.asarray(v) for k, v in feeds.items()})
-                for t in range(timesteps)
-            ]
-            return {name: np.stack([s[name] for s in steps]) for name in steps[0]}
+            results: dict[str, Array] | None = None
+            for t in range(timesteps):
+                step = {k: v[t : t + 1][0] if k in temporal else np.asarray(v) for k, v in feeds.items()}
+                found = {name: value[None] for name, value in self._session.run(step).items()}
+                results = self._placed(results, found, slice(t, t + 1), timesteps)
+            return results or {}
         samples = next((v.shape[1] if n in temporal else v.shape[0] for n, v in feeds.items() if n in self._batched), 1)
-        together = max(1, _ROWS // max(1, samples))
-        results = self._room(timesteps, samples)
-        parts: list[dict[str, Array]] = []
-        for start in range(0, timesteps, together):
-            block = slice(start, min(start + together, timesteps))
+        results = room = self._room(timesteps, samples)
+        for block in self._blocks(feeds, temporal, timesteps, samples):
             folded = {name: self._folded(name, value, name in temporal, block) for name, value in feeds.items()}
-            if results is None:
-                found = self._session.run(folded)
-                parts.append({k: v.reshape(block.stop - start, -1, *v.shape[1:]) for k, v in found.items()})
+            if room is not None:
+                self._session.run_into(folded, {k: v[block].reshape(-1, *v.shape[2:]) for k, v in room.items()})
+                self._give_back(folded[name] for name, value in feeds.items() if not isinstance(value, np.ndarray))
                 continue
-            self._session.run_into(folded, {k: v[block].reshape(-1, *v.shape[2:]) for k, v in results.items()})
-            self._give_back(folded[name] for name, value in feeds.items() if not isinstance(value, np.ndarray))
-        return results if results is not None else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+            steps = block.stop - block.start
+            found = {k: v.reshape(steps, -1, *v.shape[1:]) for k, v in self._session.run(folded).items()}
+            results = self._placed(results, found, block, timesteps)
+        return results or {}
+
+    def _blocks(
+        self, feeds: Mapping[str, OverTime | Array], temporal: set[str], timesteps: int, samples: int
+    ) -> list[slice]:
+        """Cut the timesteps into those that run together."""
+        sizes = [math.prod(v.shape[1:]) for n, v in feeds.items() if n in temporal]
+        sizes += [samples * math.prod(shape) for shape in self._shapes.values() if shape is not None]
+        return blocks(timesteps, max(sizes, default=0), _ROWS // max(1, samples))
+
+    def _placed(
+        self, results: dict[str, Array] | None, found: dict[str, Array], block: slice, timesteps: int
+    ) -> dict[str, Array]:
+        """Put what a block of timesteps gives into arrays for all of them, made with the first."""
+        if results is None:
+            if block == slice(0, timesteps):
+                return found
+            results = {k: self._empty((timesteps, *v.shape[1:]), v.dtype) for k, v in found.items()}
+        for name, value in found.items():
+            results[name][block] = value
+        return results
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        if self._buffers is None or dtype != np.float32:
+            return np.empty(shape, dtype)
+        return self._buffers.take(shape)
 
     def _folded(self, name: str, value: OverTime | Array, is_temporal: bool, block: slice) -> Array:
         """Return a tensor at a block of timesteps, with time folded into its first axis."""

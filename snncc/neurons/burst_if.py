@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncc.neurons.compiled import compiled
-from snncc.neurons.response import BLOCK, Correction, Response, correction_of, flat, spread
+from snncc.neurons.response import BLOCK, Correction, Empty, Response, correction_of, flat, spread
 
 Floats = NDArray[np.floating[Any]]
 
@@ -70,6 +70,7 @@ def simulate(
     which: range | None = None,
     correction: Correction | None = None,
     keep: bool = True,
+    empty: Empty = np.empty,
 ) -> Response:
     """Simulate a layer of neurons over all timesteps.
 
@@ -85,6 +86,7 @@ def simulate(
         which: the N samples to simulate; None for all.
         correction: the current is gain·`current` + offset; None: as it is.
         keep: return the counts; else only their sum.
+        empty: makes the arrays of the response.
 
     Returns:
         The response; counts are uint8.
@@ -95,8 +97,8 @@ def simulate(
     offset = np.zeros_like(unit) if shift is None else spread(shift, shape) / unit
     values = flat(current, 2)
     size = (len(which), values.shape[2])
-    counts = np.empty((timesteps if keep else 1, *size), np.uint8)
-    fired, arrived = np.empty(size, np.int32), np.empty(size, np.float32)
+    counts = empty((timesteps if keep else 1, *size), np.uint8)
+    fired, arrived = empty(size, np.int32), empty(size, np.float32)
     gain = np.float32(1) / unit
     bounds = np.float32(v_init), np.float32(max_burst)
     scale, base = correction_of(correction, len(unit))

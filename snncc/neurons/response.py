@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,10 @@ class Response:
 
 Correction = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Gain and offset, float32 [E] each: what arrives is gain·x + offset."""
+
+
+Empty = Callable[[tuple[int, ...], type[np.generic]], NDArray[Any]]
+"""Makes an array of a shape and a dtype with anything in it, as `numpy.empty` does."""
 
 
 def spread(values: NDArray[np.floating[Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncc.neurons.compiled import compiled
-from snncc.neurons.response import BLOCK, Correction, Response, correction_of, flat, spread
+from snncc.neurons.response import BLOCK, Correction, Empty, Response, correction_of, flat, spread
 
 Floats = NDArray[np.floating[Any]]
 
@@ -71,6 +71,7 @@ def simulate(
     means: bool = False,
     shift: NDArray[np.float32] | None = None,
     correction: Correction | None = None,
+    empty: Empty = np.empty,
 ) -> Response:
     """Simulate a layer of neurons over all timesteps.
 
@@ -85,6 +86,7 @@ def simulate(
             `Finite` has it); else they are currents, and f is ReLU or a clip at 0.
         shift: broadcastable to one sample, added to the current at each timestep.
         correction: what arrives is gain·`values` + offset; None: as it is.
+        empty: makes the arrays of the response.
 
     Returns:
         The response; counts are int8, or int16 where ψ is over 127. For means, `arrived` is the last one.
@@ -94,8 +96,8 @@ def simulate(
     offset = np.zeros_like(unit) if shift is None else spread(shift, tuple(shape))
     arriving = flat(values, 2)
     dtype = np.int8 if max_burst <= np.iinfo(np.int8).max else np.int16
-    counts = np.empty((timesteps, *arriving.shape[1:]), dtype)
-    fired, arrived = np.empty(arriving.shape[1:], np.int32), np.empty(arriving.shape[1:], np.float32)
+    counts = empty((timesteps, *arriving.shape[1:]), dtype)
+    fired, arrived = empty(arriving.shape[1:], np.int32), empty(arriving.shape[1:], np.float32)
     bounds = np.float32(upper), np.float32(v_init), np.float32(max_burst)
     scale, base = correction_of(correction, len(unit))
     spikes = _simulate(arriving, means, scale, base, offset, unit, *bounds, counts, fired, arrived)
