@@ -192,8 +192,8 @@ def fit(equations: Equations, held: Equations, start: NDArray[np.float64]) -> ND
     scale = np.einsum("gii->g", xx)[:, None, None] / features
     best, least = None, error(held, start).sum()
     for ridge in RIDGES:
-        # The diagonal is never 0: a group that nothing reaches would be singular.
-        system = xx + np.maximum(ridge * scale, 1e-30) * np.eye(features)
+        # A group that nothing reaches would be singular; of the others, nothing depends on the unit of the values.
+        system = xx + np.where(scale > 0, ridge * scale, 1.0) * np.eye(features)
         matrix = start + np.linalg.solve(system, gradient)
         found = error(held, matrix).sum()
         if found < least:

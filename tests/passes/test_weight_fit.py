@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 from scipy.linalg import lstsq
 from small_networks import NETWORKS, compiled, inputs_of, parse, run
 
@@ -145,6 +146,22 @@ def test_it_is_left_out_where_it_does_not_help(helps: bool, monkeypatch: pytest.
     assert same is not helps
     assert any("weight calibration was left out" in w for w in fitted.record.warnings) is not helps
     assert fitted.record.config["weight_calibration"] is True
+
+
+@pytest.mark.parametrize("exponent", [90, -90])
+def test_the_unit_of_the_values_is_no_matter(exponent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scaled by a power of two, a network gets the same weights; whether they help is judged by its class scores."""
+    monkeypatch.setattr(compiling_module, "is_better", lambda *_: True)
+    scale = np.float32(2.0**exponent)
+    plain, scaled = NETWORKS["plain"].model(), NETWORKS["plain"].model()
+    for tensor in scaled.graph.initializer:
+        if tensor.name.startswith("b_") or tensor.name == "w_1":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * scale, tensor.name))
+    one, other = (compiled(model, weight_calibration=True) for model in (plain, scaled))
+    feeds = inputs_of(plain, 5, seed=2)
+    expected = run(one.model, feeds)["y"]
+    np.testing.assert_array_equal(run(other.model, feeds)["y"], expected * scale)
+    assert not np.array_equal(expected, run(compiled(plain).model, feeds)["y"])
 
 
 def test_progress_goes_through_once_over_both_walks(monkeypatch: pytest.MonkeyPatch) -> None:
