@@ -265,12 +265,14 @@ class SearchResult:
                 return min(good, key=lambda m: m.cost(kind)).assignment
             return self.predict_cheapest(budget.value * self.predicted(self.uniform, kind)[1], kind)
         cost = self.cost_of(budget)
-        near = [m for m in self.measured if _NEAR * cost <= m.cost(kind) <= cost * (1 + 1e-9)]
-        if near:
+        within = [m for m in self.measured if m.cost(kind) <= cost * (1 + 1e-9)]
+        predicted = self.predict_best(cost, kind)
+        real = self.measurement(predicted)
+        exceeds = real is not None and real.cost(kind) > cost * (1 + 1e-9)
+        if within and (exceeds or any(m.cost(kind) >= _NEAR * cost for m in within)):
             # What is cheaper than the budget and better still is better.
-            within = [m for m in self.measured if m.cost(kind) <= cost * (1 + 1e-9)]
             return min(within, key=lambda m: m.loss).assignment
-        return self.predict_best(cost, kind)
+        return predicted
 
     def least_agreement(self, budget: Budget) -> float:
         """Return the share of samples whose class must be the ANN's by a budget on agreement.

@@ -276,13 +276,19 @@ class _Search:
 
 
 def _approach(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
-    """Simulate choices whose real cost comes as near to a budget as the front allows, from below."""
+    """Simulate choices whose real cost comes as near to a budget as the front allows, from below.
+
+    Up to twice as many as are asked for, if none of those is within the budget.
+    """
     kind, limit = budget.counted, result.cost_of(budget)
     least, most = result.front(kind).cost[0], result.front(kind).cost[-1]
     fixed = result.fixed_cost(kind)
-    target = limit
-    for number in range(count):
+    target, met = limit, False
+    for number in range(2 * count):
+        if number >= count and met:
+            break
         point = measure(result.predict_best(target, kind))
+        met |= point.cost(kind) <= limit * (1 + 1e-9)
         spent = (point.cost(kind) - fixed) / max(limit - fixed, 1e-30)
         # The prediction is off by a factor that changes little from one point to the next.
         aim = 1.0 - 0.002 * (number + 1)
