@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=RUNNERS, help="what is timed (default: all)")
     parser.add_argument("--rounds", type=int, default=15, help="times that each is measured (default: 15)")
     parser.add_argument("--json", metavar="FILE", help="also write everything that was measured")
+    parser.add_argument("--plot", metavar="FILE", help="also draw it against T (.svg, .png); pip install '.[plot]'")
     options = parser.parse_args()
     print(f"| network | T | batch | {' | '.join(options.runners)} |\n|{'---|' * (3 + len(options.runners))}")
     rows = []
@@ -145,6 +147,39 @@ def main() -> None:
     print(f"onnxruntime {ort.__version__}; {signature()}")
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1))
+    if options.plot:
+        draw(rows, options.plot)
+
+
+def draw(rows: list[dict[str, Any]], path: str) -> None:
+    """Draw the ratios against T: a field for each network and batch size, a line for each runner."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    fields = list(dict.fromkeys((row["network"], row["batch"]) for row in rows))
+    figure, axes = pyplot.subplots(1, len(fields), figsize=(3.6 * len(fields), 3.4), sharey=True, squeeze=False)
+    for axis, (network, batch) in zip(axes[0], fields, strict=True):
+        of_field = sorted((r for r in rows if (r["network"], r["batch"]) == (network, batch)), key=_timesteps)
+        for runner in dict.fromkeys(name for row in of_field for name in row["ratios"]):
+            known = [row for row in of_field if row["ratios"].get(runner)]
+            values = [row["ratios"][runner] for row in known]
+            middle = [statistics.median(value) for value in values]
+            spread = [[m - min(v), max(v) - m] for m, v in zip(middle, values, strict=True)]
+            axis.errorbar([*map(_timesteps, known)], middle, [*zip(*spread, strict=True)], label=runner, marker="o")
+        axis.axhline(1.0, color="grey", linewidth=0.8)
+        axis.set(title=f"{network}, batch {batch}", xlabel="T", xscale="log", ylim=(0, None))
+        axis.set_xticks([*map(_timesteps, of_field)], [*map(str, map(_timesteps, of_field))])
+        axis.minorticks_off()
+    axes[0][0].set_ylabel("time / T inferences of the ANN")
+    axes[0][-1].legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def _timesteps(row: dict[str, Any]) -> int:
+    return int(row["timesteps"])
 
 
 def _shown(values: list[float] | None) -> str:
