@@ -153,13 +153,11 @@ def main() -> None:
 
 def draw(rows: list[dict[str, Any]], path: str) -> None:
     """Draw the ratios against T: a field for each network and batch size, a line for each runner."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     fields = list(dict.fromkeys((row["network"], row["batch"]) for row in rows))
-    figure, axes = pyplot.subplots(1, len(fields), figsize=(3.6 * len(fields), 3.4), sharey=True, squeeze=False)
+    figure = Figure(figsize=(3.6 * len(fields), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(fields), sharey=True, squeeze=False)
     for axis, (network, batch) in zip(axes[0], fields, strict=True):
         of_field = sorted((r for r in rows if (r["network"], r["batch"]) == (network, batch)), key=_timesteps)
         for runner in dict.fromkeys(name for row in of_field for name in row["ratios"]):
@@ -174,7 +172,6 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
         axis.minorticks_off()
     axes[0][0].set_ylabel("time / T inferences of the ANN")
     axes[0][-1].legend()
-    figure.tight_layout()
     figure.savefig(path)
 
 

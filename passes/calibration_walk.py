@@ -181,8 +181,7 @@ class Walk:
             return _dense(value) if mode is not None or len(value) == 1 else value[-1:]
         if mode is None:
             return np.asarray(_dense(value).mean(axis=0, keepdims=True))
-        convert = running_mean if mode is Form.MEAN else gains
-        return self._in_blocks(value, lambda x, carried, done: convert(x, carried, done))
+        return self._in_blocks(value, running_mean if mode is Form.MEAN else gains)
 
     def _in_blocks(
         self, values: Temporal, work: Callable[[NDArray[np.float32], Carried | None, int], NDArray[np.float32]]

@@ -10,7 +10,7 @@ residual branch, or makes the current, a `Rescale` stands in between; a neuron t
 A neuron whose current is the same at every timestep takes it once, without `RepeatInput`.
 
 The nodes keep `v_threshold` and `threshold_ratio`, so `unfold_thresholds` brings back the network as it was: whatever
-looks into an artifact works on that.
+looks into an artifact works on that. What is read while an artifact runs comes in its `units`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from snncc.graph import (
     static_dims,
 )
 from snncc.ops import Role, spec_of
+from snncc.passes.affine import Layout, scale_inputs, scale_outputs
 from snncc.passes.base import Pass
-from snncc.passes.correct_weights import scale_weight
 
 UNIT, CONSTANT = "Unit", "Constant"
 FOLDABLE = ("BurstIF", "SignedBurstRelu", "SignedBurstClip")
@@ -299,18 +299,16 @@ def _product(places: Iterable[_Place]) -> list[_Place]:
 def _scale(graph: gs.Graph, places: Iterable[_Place]) -> bool:
     """Scale weights and addends; False if one wouldn't be finite, and then nothing is changed."""
     changes: list[tuple[gs.Node, int, NDArray[np.float32]]] = []
-    weights: dict[str, tuple[gs.Node, NDArray[np.float64]]] = {}
+    weighted: dict[str, list[_Place]] = {}
     for place in places:
-        node, factors = place.node, place.gain.reshape(-1)
+        node = place.node
         if place.kind == "constant":
             changes.append((node, place.position, _float32(_value(node, place.position) * place.gain)))
         elif place.kind != "edge":
-            _, weight = weights.get(node.name, (node, _value(node, 1)))
-            of_side = _scaled_inputs if place.kind == "inputs" else scale_weight
-            weights[node.name] = node, np.asarray(of_side(node, weight, factors), np.float64)
+            weighted.setdefault(node.name, []).append(place)
         if place.kind == "outputs" and len(node.inputs) > 2 and not is_missing(node.inputs[2]):
-            changes.append((node, 2, _float32(_value(node, 2) * factors)))
-    changes += [(node, 1, _float32(weight)) for node, weight in weights.values()]
+            changes.append((node, 2, _float32(_value(node, 2) * place.gain.reshape(-1))))
+    changes += [(of_node[0].node, 1, _scaled_weight(of_node)) for of_node in weighted.values()]
     if not all(np.isfinite(value).all() for _, _, value in changes):
         return False
     names = Names(graph)
@@ -333,14 +331,17 @@ def _float32(value: NDArray[np.float64]) -> NDArray[np.float32]:
         return value.astype(np.float32)
 
 
-def _scaled_inputs(node: gs.Node, weight: NDArray[np.float64], factors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale the input channels of a weighted layer's weights."""
-    if node.op == "Conv" and factors.size > 1:
-        groups = int(node.attrs.get("group", 1))
-        split = weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
-        return np.multiply(split, factors.reshape(groups, 1, -1, 1)).reshape(weight.shape)
-    last = node.op == "Gemm" and node.attrs.get("transB", 0)
-    return np.multiply(weight, factors if last else factors.reshape(-1, *[1] * (weight.ndim - 1)))
+def _scaled_weight(places: Sequence[_Place]) -> NDArray[np.float32]:
+    """Return the weights of a node, scaled on one side or on both."""
+    node = places[0].node
+    weight, attributes = _value(node, 1), node.attrs
+    layout = Layout(node.op, int(attributes.get("group", 1)), bool(attributes.get("transB", 0)))
+    scaled = layout.canonical(weight)
+    groups, outputs, inputs = scaled.shape[:3]
+    for place in places:
+        scale, channels = (scale_inputs, inputs) if place.kind == "inputs" else (scale_outputs, outputs)
+        scaled = scale(scaled, np.broadcast_to(place.gain.reshape(-1), (groups * channels,)))
+    return _float32(layout.stored(scaled, weight.shape))
 
 
 def _insert_rescale(graph: gs.Graph, place: _Place, names: Names) -> None:
