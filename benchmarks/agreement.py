@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import snncc
 from snncc import models
+from snncc.config import WEIGHTS
 
 BATCH_SIZE = 50
 
@@ -39,9 +40,8 @@ def simulate(network: snncc.SpikingNetwork, images: NDArray[np.float32], backend
     return totals
 
 
-def compare(name: str, images: NDArray[np.float32], calibration: int, timesteps: int, *, verbose: bool) -> None:
+def compare(name: str, images: NDArray[np.float32], calibration: int, config: snncc.Config, *, verbose: bool) -> None:
     """Compile a network of the zoo, run it in all three ways, print the differences."""
-    config = snncc.Config(timesteps=timesteps)
     calibrating = models.calibration_set()[0][:calibration].astype(np.float32)
     network = snncc.compile(f"zoo:{name}", calibration=calibrating, config=config)
     reference = simulate(network, images, "numpy")
@@ -73,11 +73,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000, help="test images (default: the first 1000)")
     parser.add_argument("--calibration", type=int, default=1024, help="calibration images (default: 1024)")
     parser.add_argument("--timesteps", type=int, default=8, help="T (default: 8)")
+    parser.add_argument("--weights", choices=WEIGHTS, default="float32", help="of the SNN (default: float32)")
     parser.add_argument("--verbose", action="store_true", help="print every layer")
     options = parser.parse_args()
     images = models.test_set()[0][: options.limit].astype(np.float32)
     for name in options.networks:
-        compare(name, images, options.calibration, options.timesteps, verbose=options.verbose)
+        config = snncc.Config(timesteps=options.timesteps, weights=options.weights)
+        compare(name, images, options.calibration, config, verbose=options.verbose)
     print(signature())
 
 
