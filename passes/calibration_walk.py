@@ -22,7 +22,7 @@ from snncc.passes.error_parts import LayerError, layer_error
 from snncc.passes.frontier import Entry, Frontier, Temporal
 from snncc.passes.int8_layer import Int8Layer, bias_of, extremes, int8_layer
 from snncc.passes.layer import Layer
-from snncc.passes.layer_fit import LayerFit, match
+from snncc.passes.layer_fit import FEW_SAMPLES, LayerFit, match
 from snncc.passes.layer_sums import Sums, along, sums, total
 from snncc.passes.scaled import Scaled, add
 from snncc.passes.signed_fit import BETTER, SignedFit
@@ -224,10 +224,16 @@ class Walk:
         rank = entry.ann[0].ndim
         axis = weighted_channel_axis(node, rank)
 
-        def of_chunk(i: int) -> Sums:
-            return sums(entry.ann[i], entry.temporal(i), axis, last=mode is Form.MEAN)
+        few = sum(map(len, entry.ann)) <= FEW_SAMPLES
 
-        correction = match(total(self.pool.each(of_chunk)), gain=self.config.gain_correction)
+        def of_chunk(i: int) -> list[Sums]:
+            ann, snn = entry.ann[i], entry.temporal(i)
+            size = 1 if few else len(ann)
+            rows = [slice(start, start + size) for start in range(0, len(ann), size)]
+            return [sums(ann[r], snn[:, r], axis, last=mode is Form.MEAN) for r in rows]
+
+        parts = [part for chunk in self.pool.each(of_chunk) for part in chunk]
+        correction = match(total(parts), gain=self.config.gain_correction, samples=parts if few else ())
         if isinstance(rounded, Int8Layer) and axis is not None:
             lows, highs = zip(*self.pool.each(lambda i: extremes(entry.temporal(i), axis)), strict=True)
             low, high = np.min(lows, axis=0) - bias_of(node), np.max(highs, axis=0) - bias_of(node)
@@ -281,7 +287,7 @@ class Walk:
         unsigned, signed = LayerFit(layer), SignedFit(layer)
         if not self.with_snn:
             is_signed = site.activation.encodes or layer.config.neuron == "signed"
-            theta = signed.thresholds if is_signed else unsigned.thresholds
+            theta = signed.closed_form if is_signed else unsigned.thresholds
             v_init = layer.config.v_init
             self.ctx.layers[site.node] = layer_calibration(
                 layer.config, theta, self._origin(layer), v_init, signed=is_signed
@@ -312,10 +318,8 @@ class Walk:
             return site.activation.encodes or self.config.neuron == "signed"
         if site.static_input and site.quantised is None:
             return False  # nothing arrives unevenly
-        one = [r.fired[which.start :: which.step] for r, which in zip(signed.matched, layer.enough, strict=True)]
-        other = [r.fired for r in unsigned.trial]
-        error = layer.squared_error(one, signed.effective)
-        return error < BETTER * layer.squared_error(other, unsigned.effective)
+        other = layer.squared_error([r.fired for r in unsigned.trial], unsigned.effective)
+        return signed.squared_error() < BETTER * other
 
     def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], list[Response]]:
         theta, effective, config = fit.thresholds, fit.effective, fit.layer.config

@@ -16,7 +16,7 @@ from snncc.neurons.burst_if import simulate
 from snncc.neurons.response import Response, flat
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
 from snncc.passes.layer import Layer
-from snncc.passes.layer_sums import Sums
+from snncc.passes.layer_sums import Sums, total
 from snncc.passes.pattern_thresholds import pattern_thresholds
 from snncc.passes.range_thresholds import range_thresholds
 
@@ -32,35 +32,64 @@ _LEAST_MOVED = 0.1
 """Smallest share of neurons that a shift is taken to move: bounds the steps of channels that are almost always off."""
 CERTAIN = 2.0
 """A gain counts as far as it is beyond so many of its standard errors: from few values it says little about others."""
+FEW_SAMPLES = 32
+"""Up to so many samples, the standard error is taken from what each of them says."""
 _GAIN_RANGE = (0.5, 2.0)
 """Gains beyond this say that a channel is broken, not that it is damped: they are cut."""
 
 
-def match(values: Sums, *, gain: bool) -> WeightCorrection:
+def match(values: Sums, *, gain: bool, samples: Sequence[Sums] = ()) -> WeightCorrection:
     """Return the correction that gives the SNN's values the ANN's mean and, with `gain`, its standard deviation.
 
     Clipping and rounding damp a network layer by layer; the factor undoes that where it arises. It is drawn to 1 by
     what it may owe to chance: the logarithm of the ratio of two standard deviations, from n pairs of normal values with
     the correlation r, has the variance (1 - r²)/(n - 1), as each of the two has 1/2(n - 1) and both share r² of it.
+
+    That takes the positions of a sample for independent. Where there are few samples, the variance is the jackknife's
+    instead, if it is larger: that of the estimates that leave one sample out, times (n - 1)²/n. As it is uncertain
+    itself, no channel counts as surer than the median one. One sample alone tells nothing of others: the factor is 1.
+
+    Args:
+        values: the sums over all samples.
+        gain: whether to look for a factor.
+        samples: the sums of each sample, if there are few.
     """
     factor = np.ones_like(values.ann)
     mean_ann, mean_snn = values.ann / values.count, values.snn / values.count
     if gain:
-        var_ann = values.ann_squared / values.count - np.square(mean_ann)
-        var_snn = values.snn_squared / values.count - np.square(mean_snn)
-        # Below single precision's resolution of the values themselves a variance is rounding noise.
-        known = (var_ann > 1e-10 * values.ann_squared / values.count) & (
-            var_snn > 1e-10 * values.snn_squared / values.count
-        )
-        ratio = np.divide(var_ann, var_snn, out=np.ones_like(var_ann), where=known & (var_snn > 0))
-        factor = np.clip(np.sqrt(np.maximum(ratio, 0.0)), *_GAIN_RANGE)
-        covariance = values.product / values.count - mean_ann * mean_snn
-        shared = np.divide(np.square(covariance), var_ann * var_snn, out=np.ones_like(factor), where=known)
-        chance = CERTAIN**2 * np.clip(1 - shared, 0.0, 1.0) / max(1, values.count - 1)
-        size = np.square(np.log(factor))
-        factor **= np.divide(size - chance, size, out=np.zeros_like(factor), where=size > chance)
+        ratio, variance = _log_ratio(values)
+        if samples:
+            variance = np.maximum(variance, _jackknife(samples))
+        size, chance = np.square(ratio), CERTAIN**2 * variance
+        factor = np.exp(ratio * np.divide(size - chance, size, out=np.zeros_like(size), where=size > chance))
     shift = mean_ann - factor * mean_snn
     return WeightCorrection(factor.astype(np.float32), shift.astype(np.float32))
+
+
+def _log_ratio(values: Sums) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the logarithm of the ratio of the standard deviations, ANN to SNN, and its variance, [C] each."""
+    mean_ann, mean_snn = values.ann / values.count, values.snn / values.count
+    var_ann = values.ann_squared / values.count - np.square(mean_ann)
+    var_snn = values.snn_squared / values.count - np.square(mean_snn)
+    # Below single precision's resolution of the values themselves a variance is rounding noise.
+    known = (var_ann > 1e-10 * values.ann_squared / values.count) & (
+        var_snn > 1e-10 * values.snn_squared / values.count
+    )
+    ratio = np.divide(var_ann, var_snn, out=np.ones_like(var_ann), where=known & (var_snn > 0))
+    factor = np.clip(np.sqrt(np.maximum(ratio, 0.0)), *_GAIN_RANGE)
+    covariance = values.product / values.count - mean_ann * mean_snn
+    shared = np.divide(np.square(covariance), var_ann * var_snn, out=np.ones_like(factor), where=known)
+    return np.log(factor), np.clip(1 - shared, 0.0, 1.0) / max(1, values.count - 1)
+
+
+def _jackknife(samples: Sequence[Sums]) -> NDArray[np.float64]:
+    """Return the variance of the logarithm by the jackknife (Tukey 1958), [C], at least that of the median channel."""
+    n = len(samples)
+    if n == 1:
+        return np.full_like(samples[0].ann, np.inf)
+    left_out = [_log_ratio(total([*samples[:i], *samples[i + 1 :]]))[0] for i in range(n)]
+    variance: NDArray[np.float64] = np.var(left_out, axis=0) * (n - 1)
+    return np.asarray(np.maximum(variance, np.median(variance)))
 
 
 class LayerFit:

@@ -3,6 +3,10 @@
 A signed neuron takes back what it emitted too early, so at the last timestep its output is that of the closed form on
 the mean of what arrived, unless ψ held it back: there is no unevenness to weigh in the threshold search, and no
 potential to defer.
+
+ψ does hold it back where currents jump by more than ψ·θe from one timestep to the next, as they do behind many layers
+of signed neurons, each of which takes back and emits anew. With many levels a larger θ costs little: it is doubled as
+long as that lowers the simulated error.
 """
 
 from __future__ import annotations
@@ -22,7 +26,10 @@ from snncc.passes.pattern_thresholds import pattern_thresholds
 from snncc.passes.range_thresholds import range_thresholds
 
 BETTER = 0.9
-"""A signed neuron must lower the squared error of an unsigned one to this share of it: it costs negative spikes."""
+"""A signed neuron must lower the squared error of an unsigned one to this share of it: it costs negative spikes. A
+larger θ must lower that of the smaller one as much."""
+MANY_LEVELS = 256
+"""From so many levels T·ψ on, larger thresholds are tried: with fewer, rounding costs more than ψ does."""
 
 
 def two_sided_thresholds(
@@ -60,8 +67,8 @@ class SignedFit:
         self.layer = layer
 
     @functools.cached_property
-    def thresholds(self) -> NDArray[np.float32]:
-        """θ of minimum squared error (not θe: τ is applied by the neuron), float32 [C] or [1]."""
+    def closed_form(self) -> NDArray[np.float32]:
+        """θ of minimum squared error of the closed form (not θe: τ is applied by the neuron), float32 [C] or [1]."""
         return two_sided_thresholds(self.layer.positive, self.layer.negative, self.layer.site, self.layer.config)
 
     @functools.cached_property
@@ -72,18 +79,55 @@ class SignedFit:
             return None
         return self.layer.missing.astype(np.float32)
 
-    @functools.cached_property
+    @property
+    def thresholds(self) -> NDArray[np.float32]:
+        """θ of the smallest simulated error, float32 [C] or [1]."""
+        return self._chosen[0]
+
+    @property
     def effective(self) -> NDArray[np.float32]:
         """θe = τ·θ."""
-        return self.thresholds * np.float32(self.layer.config.threshold_ratio)
+        return self._ratio * self.thresholds
 
-    @functools.cached_property
+    @property
     def matched(self) -> list[Response]:
         """What the layer does with its mean current matched to the ANN's, per chunk."""
+        return self._chosen[1]
+
+    def squared_error(self) -> float:
+        """Return the squared error of the mean output over the samples that are enough to judge by."""
+        return self._error(self.thresholds, self.matched)
+
+    @functools.cached_property
+    def _ratio(self) -> np.float32:
+        return np.float32(self.layer.config.threshold_ratio)
+
+    @functools.cached_property
+    def _chosen(self) -> tuple[NDArray[np.float32], list[Response]]:
+        theta, c, site = self.closed_form, self.layer.config, self.layer.site
+        responses = self._simulated(theta)
+        if c.timesteps * c.max_burst < MANY_LEVELS or np.isfinite(site.activation.upper) or site.quantised is not None:
+            return theta, responses  # a bounded neuron saturates where its activation does
+        error = self._error(theta, responses)
+        while error > 0:
+            larger = self._simulated(2 * theta)
+            if not (found := self._error(2 * theta, larger)) < BETTER * error:
+                break
+            theta, responses, error = 2 * theta, larger, found
+        return theta, responses
+
+    def _error(self, theta: NDArray[np.float32], responses: list[Response]) -> float:
+        judged = zip(responses, self.layer.enough, strict=True)
+        return self.layer.squared_error(
+            [r.fired[which.start :: which.step] for r, which in judged], self._ratio * theta
+        )
+
+    def _simulated(self, theta: NDArray[np.float32]) -> list[Response]:
+        """Simulate the layer with its mean current matched to the ANN's."""
         layer, c = self.layer, self.layer.config
         constant = layer.entry.snn is None and layer.site.activation.encodes
         means = constant or layer.site.form is Form.MEAN
-        unit = layer.along(self.effective)
+        unit = layer.along(self._ratio * theta)
         shift = None if self.shift is None else layer.along(self.shift)
 
         def of_chunk(chunk: int) -> Response:

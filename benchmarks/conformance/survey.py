@@ -24,8 +24,6 @@ EVALUATED = 4
 FEWEST = 4, 2
 """Samples that are calibrated and evaluated even of a network that is too large. Fewer say little about others: their
 largest activations are far below the next sample's, and an error on one is chance."""
-VALUES = 1 << 30
-"""Most values of the largest tensor in a calibration, over samples and timesteps."""
 
 
 def read(path: str) -> onnx.ModelProto:
@@ -48,17 +46,14 @@ class Weight:
     Attributes:
         macs: multiply-accumulates, as far as they are known.
         values: of all its tensors.
-        largest: of the largest of them.
     """
 
     macs: int
     values: int
-    largest: int
 
     def calibration(self, wanted: int, timesteps: int) -> int:
-        """Return how many samples to calibrate on at T timesteps: those that were wanted, or what the limits allow."""
-        by_memory = VALUES // max(1, self.largest * timesteps)
-        return max(1, min(wanted, max(FEWEST[0], self._affordable(WORK, timesteps)), by_memory))
+        """Return how many samples to calibrate on at T timesteps: those that were wanted, or what the limit allows."""
+        return max(1, min(wanted, max(FEWEST[0], self._affordable(WORK, timesteps))))
 
     def evaluation(self, wanted: int, timesteps: int) -> int:
         """Return how many samples to evaluate, one after the other, at T timesteps."""

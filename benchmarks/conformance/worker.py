@@ -81,7 +81,7 @@ class Worker:
         summary = network_summary(context.analysis)
         self.note(**{key: summary.get(key) for key in ("neuron_layers", "spiking_share", "lowering")})
         sizes = tensor_sizes(loaded.model, open_size)
-        weight = Weight(summary["macs"]["total"], sum(sizes), max(sizes, default=1))
+        weight = Weight(summary["macs"]["total"], sum(sizes))
         del loaded
         comparison.run(weight, open_size)
 

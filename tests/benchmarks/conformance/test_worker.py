@@ -170,15 +170,13 @@ def test_model_that_does_not_load_is_found_out_without_running_it(tmp_path: Path
 
 
 def test_large_networks_take_fewer_samples() -> None:
-    assert Weight(macs=0, values=1, largest=1).calibration(32, 256) == 32
-    assert Weight(macs=10**9, values=0, largest=1).calibration(32, 99) == 10
-    assert Weight(macs=0, values=10**9 // VALUE, largest=1).calibration(32, 99) == 10
-    assert Weight(macs=1, values=1, largest=1 << 20).calibration(64, 32) == 32
-    assert Weight(macs=10**12, values=1, largest=1).calibration(32, 256) == 4
-    assert Weight(macs=10**12, values=1, largest=1).calibration(3, 256) == 3
-    assert Weight(macs=10**12, values=1, largest=1 << 30).calibration(32, 256) == 1
-    assert Weight(macs=5 * 10**8, values=0, largest=1 << 30).evaluation(32, 99) == 5
-    assert Weight(macs=10**12, values=1, largest=1).evaluation(32, 256) == 2
+    assert Weight(macs=0, values=1).calibration(32, 256) == 32
+    assert Weight(macs=10**9, values=0).calibration(32, 99) == 10
+    assert Weight(macs=0, values=10**9 // VALUE).calibration(32, 99) == 10
+    assert Weight(macs=10**12, values=1).calibration(32, 256) == 4
+    assert Weight(macs=10**12, values=1).calibration(3, 256) == 3
+    assert Weight(macs=5 * 10**8, values=0).evaluation(32, 99) == 5
+    assert Weight(macs=10**12, values=1).evaluation(32, 256) == 2
 
 
 def test_tensor_sizes_are_those_of_one_sample() -> None:
