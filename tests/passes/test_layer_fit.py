@@ -13,7 +13,7 @@ from snncc.passes.error_parts import layer_error
 from snncc.passes.frontier import Entry
 from snncc.passes.layer import Layer
 from snncc.passes.layer_fit import LayerFit, match
-from snncc.passes.layer_sums import along, sums, total
+from snncc.passes.layer_sums import Sums, along, sums, total
 from snncc.passes.scaled import Scaled
 
 
@@ -79,6 +79,42 @@ def test_a_gain_from_few_values_is_drawn_to_one_by_its_standard_error() -> None:
     expected = error * np.maximum(0, 1 - 4 * chance / np.square(error))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert 0 < np.count_nonzero(expected) < len(expected) / 2
+
+
+def sampled(rng: np.random.Generator, channels: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return `count` samples with 50 positions each; how much the SNN damps a sample varies from one to the next."""
+    ann = rng.normal(size=(count, channels, 50)).astype(np.float32)
+    damping = np.exp(-0.1 + 0.2 * rng.normal(size=(count, channels, 1)))
+    return ann, (damping * ann).astype(np.float32)
+
+
+def each_sample(ann: np.ndarray, snn: np.ndarray) -> list[Sums]:
+    return [sums(ann[i : i + 1], snn[None, i : i + 1], 1) for i in range(len(ann))]
+
+
+def test_with_few_samples_a_gain_is_drawn_to_one_by_how_much_samples_differ() -> None:
+    """The positions of a sample agree on its damping, so 300 values don't tell more than six samples do."""
+    ann, snn = sampled(np.random.default_rng(3), 400, 6)
+    parts = each_sample(ann, snn)
+    naive = np.log(match(total(parts), gain=True).gain)
+    found = np.log(match(total(parts), gain=True, samples=parts).gain)
+    others = sampled(np.random.default_rng(4), 400, 200)
+    truth = np.log(others[0].std(axis=(0, 2)) / others[1].std(axis=(0, 2)))
+    assert (np.abs(found) <= np.abs(naive) + 1e-6).all()
+    assert np.square(found - truth).mean() < 0.75 * np.square(naive - truth).mean()
+
+
+def test_what_many_samples_agree_on_is_a_gain() -> None:
+    ann = np.random.default_rng(0).normal(size=(20, 30, 50)).astype(np.float32)
+    snn = (0.7 * ann).astype(np.float32)
+    parts = each_sample(ann, snn)
+    np.testing.assert_allclose(match(total(parts), gain=True, samples=parts).gain, 1 / 0.7, rtol=1e-3)
+
+
+def test_one_sample_says_nothing_of_the_gain_of_others() -> None:
+    ann, snn = sampled(np.random.default_rng(1), 5, 1)
+    parts = each_sample(ann, snn)
+    assert match(total(parts), gain=True, samples=parts).gain.tolist() == [1.0] * 5
 
 
 def test_a_channel_that_does_not_vary_keeps_its_factor() -> None:
