@@ -18,6 +18,9 @@ from snncc.runtime.executor import OrtExecutor
 from snncc.runtime.session import Array, Session
 from snncc.sequences import run_ann, samples_of
 
+_NEGLIGIBLE = 1e-6
+"""Distances differ by nothing to speak of where they are smaller than their mean by this."""
+
 
 def is_better(
     fitted: onnx.ModelProto,
@@ -27,7 +30,10 @@ def is_better(
     graph: gs.Graph,
     config: Config,
 ) -> bool:
-    """Compare two artifacts of one network on the held-back samples: by agreement with the ANN, then by distance.
+    """Compare two artifacts of one network on the held-back samples.
+
+    The one with calibrated weights must agree with the ANN as often, and be nearer to it in the geometric mean of the
+    samples' distances. In the arithmetic mean a few samples, whose classes are nearly a tie, outweigh all others.
 
     Args:
         fitted: the artifact with calibrated weights.
@@ -44,10 +50,12 @@ def is_better(
         found = [executor.run(feeds) for executor in executors]
         expected = run_ann(session, feeds, data.inputs, period, None)
         distance.add(_picked(expected, rows), {n: np.stack([f[n][rows] for f in found]) for n in _names(found, rows)})
-    loss, agreement = distance.loss(), distance.agreement()
-    if agreement is not None and agreement[0] != agreement[1]:
-        return bool(agreement[0] > agreement[1])
-    return bool(loss[0] < loss[1])
+    agreement = distance.agreement()
+    if agreement is not None and agreement[0] < agreement[1]:
+        return False
+    one, other = (distance.each(number) for number in range(2))
+    least = _NEGLIGIBLE * (one.mean() + other.mean()) if len(one) else 0.0
+    return bool(least > 0 and np.log((one + least) / (other + least)).mean() < 0)
 
 
 def _batches(data: Dataset, size: int) -> Iterator[tuple[dict[str, NDArray[Any]], NDArray[np.intp]]]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
+from onnx.reference import ReferenceEvaluator
 from small_network import SHAPE, ann_outputs, small_model
 
 import snncc
+from snncc.allocation.metric import Distance
 from snncc.data import load
 from snncc.graph import import_graph
 from snncc.sequences import with_frames
@@ -82,3 +86,31 @@ def test_sequences_are_compared_with_the_mean_over_their_periods() -> None:
     data = load(frames, with_frames(input_specs(MODEL), config))
     assert is_better(many.model, few.model, MODEL, data, import_graph(MODEL), config)
     assert not is_better(few.model, many.model, MODEL, data, import_graph(MODEL), config)
+
+
+def scaled(usual: float, rare: float) -> onnx.ModelProto:
+    """Three scores, times `usual` where the third input is 0, and `rare` where it is 1; the class stays the same."""
+    text = f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        scaled (float[n, 3] x) => (float[n, 3] scores)
+        <float[3, 3] w = {{1, 0, -1, 0, 1, 2, 0, 0, 0}}, float[3, 1] pick = {{0, 0, {rare - usual}}},
+         float[1] usual = {{{usual}}}>
+        {{ s = MatMul(x, w) f = MatMul(x, pick) g = Add(f, usual) scores = Mul(s, g) }}"""
+    model = onnx.parser.parse_model(text)
+    onnx.checker.check_model(model)
+    return model
+
+
+def test_a_few_samples_do_not_outweigh_all_others() -> None:
+    """On one of twelve samples the one network is much further from the ANN, on all others it is nearer."""
+    inputs = np.random.default_rng(0).standard_normal((96, 3)).astype(np.float32)
+    inputs[:, 2] = np.arange(96) == 4
+    ann, one, other = scaled(1, 1), scaled(1.01, 9), scaled(1.05, 1.05)
+    data, graph = load(inputs, input_specs(ann)), import_graph(onnx.shape_inference.infer_shapes(ann))
+    distance = Distance("scores", 2)
+    expected, *found = (ReferenceEvaluator(m).run(None, {"x": inputs[4::8]})[0] for m in (ann, one, other))
+    distance.add({"scores": expected}, {"scores": np.stack(found)})
+    assert distance.loss()[0] > distance.loss()[1]
+    assert distance.agreement().tolist() == [1.0, 1.0]
+    assert is_better(one, other, ann, data, graph, snncc.Config())
+    assert not is_better(other, one, ann, data, graph, snncc.Config())
