@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import onnx
-from environment import signature
+from environment import peak_memory, signature
 from onnx import TensorProto, helper
 
 from snncc.compiling import analyse_network
@@ -48,8 +47,7 @@ def write_network(folder: Path, gib: float, layers: int = 4) -> Path:
 
 def report(name: str, gib: float, start: float) -> None:
     """Print the process's peak memory so far, alone and against the weights' size."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
+    peak = peak_memory() / GIB
     print(f"{name:10} {time.perf_counter() - start:6.1f} s   peak {peak:5.2f} GiB   {peak / gib:4.2f} × the weights")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import environment, signature
+from environment import environment, peak_memory, signature
 from resnet18 import export
 
 import snncc
@@ -20,7 +20,7 @@ from snncc.network import BACKENDS
 from snncc.runtime.threads import available_cores
 from snncc.sources import input_specs, read_ann
 
-_MIB = 1024  # kilobytes, in which Linux counts
+_MIB = 2**20
 
 
 def measure(artifact: Path, batch: int, backend: str, threads: int) -> dict[str, float]:
@@ -36,21 +36,15 @@ def run(artifact: Path, batch: int, backend: str, threads: int) -> dict[str, flo
     network = snncc.load(artifact)
     rng = np.random.default_rng(0)
     inputs = {s.name: _drawn(rng, (batch, *(s.shape or ())[1:])) for s in network.inputs}
-    before, start = _peak(), time.perf_counter()
+    before, start = peak_memory() / _MIB, time.perf_counter()
     network.run(inputs, backend=backend, batch_size=batch, threads=threads)
-    return {"before": before, "peak": _peak(), "seconds": time.perf_counter() - start}
+    return {"before": before, "peak": peak_memory() / _MIB, "seconds": time.perf_counter() - start}
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[Any, ...]) -> Any:
     if not all(isinstance(size, int) for size in shape):
         raise SystemExit(f"the network's input is {list(shape)}: only the number of samples may be open")
     return rng.standard_normal(shape, np.float32)
-
-
-def _peak() -> float:
-    """Return the peak of this process in MiB; what getrusage says is at least that of the process it was started by."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / _MIB
 
 
 def compile_for(model: Path, timesteps: int, folder: Path) -> Path:
