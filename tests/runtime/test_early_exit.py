@@ -46,7 +46,7 @@ def test_samples_leave_when_the_full_run_was_sure(name: str, threads: int, neuro
     executor = FusedExecutor(network.network, T, threads)
     full = executor.run(feeds, trace=True)
     scores = full.trace[network.network.outputs[0].name]
-    ranked = np.sort(confidence(scores[:-1], "margin").max(axis=0))
+    ranked = np.unique(confidence(scores[:-1], "margin").max(axis=0).round(6))  # silent networks are equally sure
     threshold = float(ranked[len(ranked) // 2 :][:2].mean())  # between two, as rounding decides ties
     early = run_early(executor, feeds, EarlyExit(threshold), trace=True)
     assert early.exits is not None
