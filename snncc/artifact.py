@@ -15,6 +15,7 @@ Keys of `metadata_props`, each holding JSON:
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from google.protobuf.message import EncodeError
 
 from snncc.atomic import replacing
 from snncc.context import Context
@@ -32,6 +34,8 @@ from snncc.graph import DOMAIN, export_model, first_line
 from snncc.neurons.functions import functions
 
 VERSION = "0.1.0"
+MOST_BYTES = 2**31 - 1
+"""What a protobuf message, and so an ONNX file without external data, may hold."""
 FUNCTIONS_VERSION = 1
 """Version of the domain `snncc` that artifacts import."""
 
@@ -160,7 +164,8 @@ def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.Mod
         metadata: the original model's own metadata, kept.
 
     Raises:
-        ModelError: the result is no valid model (an error of the compiler, not of the user).
+        ModelError: the result is too large for a file, or no valid model (an error of the compiler, not of the user).
+        MemoryError: there is too little memory to write it.
     """
     model = export_model(graph)
     model.functions.extend(used_functions(graph))
@@ -173,11 +178,36 @@ def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.Mod
     model.ir_version = max(8, graph.ir_version or 8)
     model.producer_name, model.producer_version = "snncc", VERSION
     _write_metadata(model, record, metadata)
+    check_size(graph)
     try:
         onnx.checker.check_model(model, full_check=True)
+    except EncodeError as error:  # it isn't too large for a file
+        raise MemoryError("not enough memory to write the compiled network") from error
     except Exception as error:
         raise ModelError(f"the compiled network is not valid ONNX, please report this: {first_line(error)}") from error
     return model
+
+
+def check_size(graph: gs.Graph) -> None:
+    """Refuse a graph whose constants alone don't fit into a file.
+
+    Raises:
+        ModelError: they don't.
+    """
+    constants = [tensor for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant)]
+    size = sum(math.prod(tensor.shape) * _itemsize(tensor.dtype) for tensor in constants)
+    if size > MOST_BYTES:
+        raise ModelError(
+            f"the weights of the compiled network take {size / 2**30:.1f} GiB; snncc writes artifacts of up to 2 GiB, as "
+            "much as an ONNX file holds without external data: `--weights int8` needs a quarter of that, and `snncc "
+            "inspect` reads networks of any size"
+        )
+
+
+def _itemsize(dtype: Any) -> int:
+    """Return the bytes of a value; graphsurgeon gives types that NumPy doesn't know as ONNX numbers them."""
+    known = onnx.helper.tensor_dtype_to_np_dtype(dtype) if isinstance(dtype, int) else np.dtype(dtype)
+    return int(known.itemsize)
 
 
 def used_functions(graph: gs.Graph) -> list[onnx.FunctionProto]:

@@ -9,7 +9,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from snncc.analysis import Analysis
-from snncc.artifact import VERSION, Record, build, layer_records
+from snncc.artifact import VERSION, Record, build, check_size, layer_records
 from snncc.config import Config
 from snncc.context import Context
 from snncc.data import Dataset
@@ -110,6 +110,8 @@ def _converted(
     """Convert a network; return it, its graph, and what was found on the way."""
     graph = analyse_network(loaded, ctx, hook)
     _check_assignment(ctx)
+    if ctx.config.weights == "float32":
+        check_size(graph)  # before the calibration, which may take long
     account = {**_account(graph, ctx), **_frames(graph)}
     hook.run(convert(progress), graph, ctx)
     if ctx.config.weights != "float32":

@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import EncodeError
 from small_networks import NETWORKS, compiled, inputs_of, run
 
 import snncc
-from snncc.artifact import VERSION, read_record, save
+from snncc import artifact as artifact_module
+from snncc.artifact import VERSION, build, read_record, save
 from snncc.config import Config
-from snncc.errors import ArtifactError, UsageError
+from snncc.errors import ArtifactError, ModelError, UsageError
+from snncc.runtime.unlower import lowered_graph
 
 KEYS = {"version", "source", "config", "calibration", "network", "layers", "warnings"}
 
@@ -140,6 +143,29 @@ def test_what_is_no_artifact_is_refused(network: snncc.SpikingNetwork, tmp_path:
 def test_artifact_is_no_ann(network: snncc.SpikingNetwork) -> None:
     with pytest.raises(UsageError, match="already a spiking network"):
         snncc.compile(network.model)
+
+
+def test_weights_beyond_what_a_file_holds_are_refused_before_the_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact_module, "MOST_BYTES", 1000)
+    steps: list[int] = []
+    with pytest.raises(ModelError, match=r"weights of the compiled network take .* GiB.*--weights int8"):
+        snncc.compile(
+            NETWORKS["mobile"].model(),
+            calibration=inputs_of(NETWORKS["mobile"].model(), 4),
+            progress=lambda done, _: steps.append(done),
+        )
+    assert not steps
+
+
+def test_too_little_memory_to_write_is_no_invalid_network(
+    network: snncc.SpikingNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise EncodeError("Failed to serialize proto")
+
+    monkeypatch.setattr(onnx.checker, "check_model", fails)
+    with pytest.raises(MemoryError, match="not enough memory"):
+        build(lowered_graph(network.model), network.record, {})
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
