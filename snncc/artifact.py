@@ -198,8 +198,8 @@ def check_size(graph: gs.Graph) -> None:
     size = sum(math.prod(tensor.shape) * _itemsize(tensor.dtype) for tensor in constants)
     if size > MOST_BYTES:
         raise ModelError(
-            f"the weights of the compiled network take {size / 2**30:.1f} GiB; snncc writes artifacts of up to 2 GiB, as "
-            "much as an ONNX file holds without external data: `--weights int8` needs a quarter of that, and `snncc "
+            f"the weights of the compiled network take {size / 2**30:.1f} GiB; snncc writes artifacts of up to 2 GiB, "
+            "as much as an ONNX file holds without external data: `--weights int8` needs a quarter of that, and `snncc "
             "inspect` reads networks of any size"
         )
 
