@@ -224,16 +224,18 @@ class Walk:
         rank = entry.ann[0].ndim
         axis = weighted_channel_axis(node, rank)
 
-        few = sum(map(len, entry.ann)) <= FEW_SAMPLES
+        def of_chunk(i: int) -> Sums:
+            return sums(entry.ann[i], entry.temporal(i), axis, last=mode is Form.MEAN)
 
-        def of_chunk(i: int) -> list[Sums]:
+        def of_samples(i: int) -> list[Sums]:
             ann, snn = entry.ann[i], entry.temporal(i)
-            size = 1 if few else len(ann)
-            rows = [slice(start, start + size) for start in range(0, len(ann), size)]
-            return [sums(ann[r], snn[:, r], axis, last=mode is Form.MEAN) for r in rows]
+            each = [slice(n, n + 1) for n in range(len(ann))]
+            return [sums(ann[n], snn[:, n], axis, last=mode is Form.MEAN) for n in each]
 
-        parts = [part for chunk in self.pool.each(of_chunk) for part in chunk]
-        correction = match(total(parts), gain=self.config.gain_correction, samples=parts if few else ())
+        few = rank > 0 and sum(map(len, entry.ann)) <= FEW_SAMPLES
+        samples = [sample for chunk in self.pool.each(of_samples) for sample in chunk] if few else []
+        values = total(samples or self.pool.each(of_chunk))
+        correction = match(values, gain=self.config.gain_correction, samples=samples)
         if isinstance(rounded, Int8Layer) and axis is not None:
             lows, highs = zip(*self.pool.each(lambda i: extremes(entry.temporal(i), axis)), strict=True)
             low, high = np.min(lows, axis=0) - bias_of(node), np.max(highs, axis=0) - bias_of(node)
@@ -247,8 +249,8 @@ class Walk:
     def _fit_weights(self, node: gs.Node, segment: Segment) -> NDArray[np.float32] | None:
         """Return the weights that bring the layer's mean output nearest to the ANN's; None for those it has."""
         source, layout = node.inputs[0].name, Layout.of(node)
-        if layout is None or self.frontier[source].snn is None:
-            return None
+        if layout is None or self.frontier[source].snn is None or self.frontier[source].ann[0].ndim < 2:
+            return None  # a vector has no samples to fit to
         runner = self._runner(segment)
         inputs = self.frontier[source].ann
         first = np.cumsum([0, *map(len, inputs)]).tolist()

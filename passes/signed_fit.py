@@ -98,7 +98,7 @@ class SignedFit:
         """Return the squared error of the mean output over the samples that are enough to judge by."""
         return self._error(self.thresholds, self.matched)
 
-    @functools.cached_property
+    @property
     def _ratio(self) -> np.float32:
         return np.float32(self.layer.config.threshold_ratio)
 

@@ -31,11 +31,10 @@ from snncc.atomic import replacing
 from snncc.context import Context
 from snncc.errors import ArtifactError, ModelError
 from snncc.graph import DOMAIN, export_model, first_line
+from snncc.loader import MAX_MESSAGE_BYTES
 from snncc.neurons.functions import functions
 
 VERSION = "0.1.0"
-MOST_BYTES = 2**31 - 1
-"""What a protobuf message, and so an ONNX file without external data, may hold."""
 FUNCTIONS_VERSION = 1
 """Version of the domain `snncc` that artifacts import."""
 
@@ -195,19 +194,13 @@ def check_size(graph: gs.Graph) -> None:
         ModelError: they don't.
     """
     constants = [tensor for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant)]
-    size = sum(math.prod(tensor.shape) * _itemsize(tensor.dtype) for tensor in constants)
-    if size > MOST_BYTES:
+    size = sum(math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize for tensor in constants)
+    if size > MAX_MESSAGE_BYTES:
         raise ModelError(
             f"the weights of the compiled network take {size / 2**30:.1f} GiB; snncc writes artifacts of up to 2 GiB, "
             "as much as an ONNX file holds without external data: `--weights int8` needs a quarter of that, and `snncc "
             "inspect` reads networks of any size"
         )
-
-
-def _itemsize(dtype: Any) -> int:
-    """Return the bytes of a value; graphsurgeon gives types that NumPy doesn't know as ONNX numbers them."""
-    known = onnx.helper.tensor_dtype_to_np_dtype(dtype) if isinstance(dtype, int) else np.dtype(dtype)
-    return int(known.itemsize)
 
 
 def used_functions(graph: gs.Graph) -> list[onnx.FunctionProto]:

@@ -19,7 +19,7 @@ from snncc.runtime.session import Array, Session
 from snncc.sequences import run_ann, samples_of
 
 _NEGLIGIBLE = 1e-6
-"""Distances differ by nothing to speak of where they are smaller than their mean by this."""
+"""A distance counts as no smaller than this share of their mean: where there is almost none, a factor says nothing."""
 
 
 def is_better(
@@ -45,17 +45,23 @@ def is_better(
     """
     period = config.period
     session, executors = Session(ann, "the ANN"), [OrtExecutor(model) for model in (fitted, plain)]
-    distance = Distance(class_output(graph, data), 2)
+    scores = class_output(graph, data)
+    losses: list[NDArray[np.float64]] = []
+    agreements: list[float] = []  # 1 where only the first agrees with the ANN, -1 where only the second does
     for feeds, rows in _batches(data, config.batch_size):
         found = [executor.run(feeds) for executor in executors]
-        expected = run_ann(session, feeds, data.inputs, period, None)
-        distance.add(_picked(expected, rows), {n: np.stack([f[n][rows] for f in found]) for n in _names(found, rows)})
-    agreement = distance.agreement()
-    if agreement is not None and agreement[0] < agreement[1]:
+        expected = _picked(run_ann(session, feeds, data.inputs, period, None), rows)
+        both = {name: np.stack([outputs[name][rows] for outputs in found]) for name in _names(found, rows)}
+        for i in range(len(rows)):
+            sample = Distance(scores, 2)
+            sample.add({n: v[i : i + 1] for n, v in expected.items()}, {n: v[:, i : i + 1] for n, v in both.items()})
+            losses.append(sample.loss())
+            agreements.append(0.0 if (agreement := sample.agreement()) is None else agreement[0] - agreement[1])
+    if not losses or sum(agreements) < 0:
         return False
-    one, other = (distance.each(number) for number in range(2))
-    least = _NEGLIGIBLE * (one.mean() + other.mean()) if len(one) else 0.0
-    return bool(least > 0 and np.log((one + least) / (other + least)).mean() < 0)
+    least = _NEGLIGIBLE * np.mean(losses)
+    one, other = np.log(np.maximum(losses, least)).mean(axis=0) if least > 0 else (0.0, 0.0)
+    return bool(one < other)
 
 
 def _batches(data: Dataset, size: int) -> Iterator[tuple[dict[str, NDArray[Any]], NDArray[np.intp]]]:

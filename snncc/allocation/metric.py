@@ -51,12 +51,11 @@ class Distance:
             candidates: number of networks that are compared at once.
         """
         self.class_output = class_output
-        self._candidates = candidates
+        self._samples = 0
+        self._divergence = np.zeros(candidates)
         self._agree = np.zeros(candidates)
-        self._samples = np.zeros(candidates)
-        # By output and candidate, the distance of each sample; and the ANN's energy on the candidate's samples.
-        self._distances: dict[str, list[list[NDArray[np.float64]]]] = {}
-        self._energy: dict[str, NDArray[np.float64]] = {}
+        self._squared: dict[str, NDArray[np.float64]] = {}
+        self._energy: dict[str, float] = {}
 
     def add(self, ann: Mapping[str, Array], snn: Mapping[str, Array], which: slice = slice(None)) -> None:
         """Add one chunk.
@@ -66,48 +65,38 @@ class Distance:
             snn: outputs of the candidates, [K, N, ...]; one that is missing is that of the ANN.
             which: the K candidates.
         """
-        numbers, size = range(self._candidates)[which], len(next(iter(ann.values())))
-        self._samples[which] += size
-        for name, expected in ann.items():
-            if expected.dtype.kind != "f" or self.class_output not in (None, name):
-                continue
-            found = snn.get(name)
-            each = np.zeros((len(numbers), size))
-            if self.class_output is None:
-                target = expected.astype(np.float64)
-                self._energy.setdefault(name, np.zeros(self._candidates))[which] += np.square(target).sum()
-                if found is not None:
-                    each = _squared_errors(target, found)
-            elif found is None:
-                self._agree[which] += size
+        if which.start in (None, 0):
+            self._samples += len(next(iter(ann.values())))
+        if self.class_output is not None:
+            if self.class_output in snn:
+                self._add_classes(ann[self.class_output], snn[self.class_output], which)
             else:
-                self._agree[which] += (found.argmax(axis=-1) == expected.argmax(axis=-1)).sum(axis=-1)
-                own = np.stack([log_probabilities(scores) for scores in found])
-                each = symmetric_kl(log_probabilities(expected), own)
-            rows = self._distances.setdefault(name, [[] for _ in range(self._candidates)])
-            for number, row in zip(numbers, each, strict=True):
-                rows[number].append(row)
+                self._agree[which] += len(ann[self.class_output])
+            return
+        for name, expected in ann.items():
+            if expected.dtype.kind != "f":
+                continue
+            target = expected.astype(np.float64)
+            if which.start in (None, 0):
+                self._energy[name] = self._energy.get(name, 0.0) + float(np.square(target).sum())
+            total = self._squared.setdefault(name, np.zeros_like(self._divergence))
+            if name in snn:
+                axes = tuple(range(1, snn[name].ndim))
+                total[which] += np.square(snn[name].astype(np.float64) - target).sum(axis=axes)
+
+    def _add_classes(self, ann: Array, snn: Array, which: slice) -> None:
+        expected = log_probabilities(ann)
+        found = np.stack([log_probabilities(scores) for scores in snn])
+        self._divergence[which] += symmetric_kl(expected, found).sum(axis=-1)
+        self._agree[which] += (snn.argmax(axis=-1) == ann.argmax(axis=-1)).sum(axis=-1)
 
     def loss(self) -> NDArray[np.float64]:
-        """Return the distance per candidate, float64 [K]: mean over its samples, or relative squared error."""
-        each = [self.each(candidate) for candidate in range(self._candidates)]
-        return np.array([distances.mean() if distances.size else 0.0 for distances in each])
-
-    def each(self, candidate: int) -> NDArray[np.float64]:
-        """Return what the samples of a candidate have for its loss, which is their mean, float64 [N]."""
-        parts = []
-        for name, rows in self._distances.items():
-            row = np.concatenate([np.zeros(0), *rows[candidate]])
-            if self.class_output is None:
-                row *= len(row) / (self._energy[name][candidate] or 1.0)
-            parts.append(row)
-        return np.mean(parts, axis=0) if parts else np.zeros(0)
+        """Return the distance per candidate, float64 [K]: mean over the samples, or relative squared error."""
+        if self.class_output is not None:
+            return self._divergence / max(self._samples, 1)
+        parts = [squared / (self._energy[name] or 1.0) for name, squared in self._squared.items()]
+        return np.asarray(np.mean(parts, axis=0)) if parts else np.zeros_like(self._divergence)
 
     def agreement(self) -> NDArray[np.float64] | None:
         """Return the share of samples of which candidate and ANN say the same class, [K]; None without classes."""
-        return None if self.class_output is None else self._agree / np.maximum(self._samples, 1)
-
-
-def _squared_errors(ann: NDArray[np.float64], snn: Array) -> NDArray[np.float64]:
-    """Return the squared error of each sample, [K, N], of outputs [K, N, ...] against float64 [N, ...]."""
-    return np.asarray(np.square(snn.astype(np.float64) - ann).sum(axis=tuple(range(2, snn.ndim))))
+        return None if self.class_output is None else self._agree / max(self._samples, 1)

@@ -114,3 +114,25 @@ def test_a_few_samples_do_not_outweigh_all_others() -> None:
     assert distance.agreement().tolist() == [1.0, 1.0]
     assert is_better(one, other, ann, data, graph, snncc.Config())
     assert not is_better(other, one, ann, data, graph, snncc.Config())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(float[N,3] x) => (float[N,5] y, float[5] z) W { a = MatMul(x, w) r = Relu(a) y = MatMul(r, v)"
+        " z = ReduceMean<axes = [0], keepdims = 0>(y) }",
+        "(float[N,3] x) => (float[N,3] u, float[5,N] z) W { a = MatMul(x, w) r = Relu(a) y = MatMul(r, v)"
+        " z = Transpose(y) u = Neg(x) }",
+        "(float[3] x) => (float[5] y) W { a = MatMul(x, w) r = Relu(a) y = MatMul(r, v) }",
+    ],
+    ids=["mean over samples", "samples last", "no samples"],
+)
+def test_outputs_without_a_row_per_sample(text: str) -> None:
+    """Nothing fails, with calibrated weights and without."""
+    rng = np.random.default_rng(0)
+    w, v = (", ".join(f"{x:.3f}" for x in rng.normal(size=size)) for size in (12, 20))
+    weights = f"<float[3,4] w = {{{w}}}, float[4,5] v = {{{v}}}>"
+    model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 17]> g ' + text.replace("W", weights))
+    data = rng.normal(size=(40, 3) if "N,3" in text else (3,)).astype(np.float32)
+    for fitted in (False, True):
+        snncc.compile(model, calibration=data, config=snncc.Config(timesteps=2, weight_calibration=fitted))
