@@ -14,7 +14,9 @@ import onnxruntime as ort
 
 from snncc.config import Config
 from snncc.context import Context
-from snncc.graph import export_model, import_graph, infer_shapes
+from snncc.graph import constant, export_model, import_graph, infer_shapes
+from snncc.network import SpikingNetwork
+from snncc.ops import Role, spec_of
 from snncc.passes.base import Pass
 
 OPSET_17 = '<ir_version: 8, opset_import: ["" : 17]>'
@@ -136,3 +138,12 @@ def transform(
     assert step.run(graph, ctx) is False
     assert export_model(graph).graph.node == after.graph.node
     return Transformed(graph, modified, ctx, after)
+
+
+def thresholds_of(network: SpikingNetwork) -> dict[str, np.ndarray]:
+    """θe by neuron, as it stands in the artifact."""
+    return {
+        n.name: np.asarray(constant(n.inputs[1])) * np.float32(n.attrs["threshold_ratio"])
+        for n in network.network.nodes
+        if spec_of(n).role is Role.NEURON
+    }
