@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from snncc.errors import ModelError
 from snncc.graph import first_line
+from snncc.packed import Packed, pack
 
 Array = NDArray[Any]
 
@@ -41,8 +42,8 @@ class Session:
         outputs: names of the outputs.
     """
 
-    def __init__(self, model: onnx.ModelProto | str, what: str, threads: int = 0) -> None:
-        """Load a model, given as a message or as the path of a file.
+    def __init__(self, model: onnx.ModelProto | Packed, what: str, threads: int = 0) -> None:
+        """Load a model.
 
         Args:
             model: the model.
@@ -59,9 +60,12 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         _share_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
-        source = model if isinstance(model, str) else model.SerializeToString()
         try:
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            packed = model if isinstance(model, Packed) else pack(model)
+            # ONNX Runtime reads these arrays where they are, as long as the session lives.
+            self._weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in packed.weights.values()]
+            options.add_external_initializers(list(packed.weights), self._weights)
+            self._session = ort.InferenceSession(packed.message, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own types and plain RuntimeError
             raise ModelError(f"{what}: ONNX Runtime can't load it: {first_line(error)}") from error
         self._what = what

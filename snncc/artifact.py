@@ -27,12 +27,13 @@ import onnx
 import onnx_graphsurgeon as gs
 from google.protobuf.message import EncodeError
 
-from snncc.atomic import replacing
 from snncc.context import Context
 from snncc.errors import ArtifactError, ModelError
+from snncc.external_data import MAX_TOTAL_BYTES
 from snncc.graph import DOMAIN, export_model, first_line
-from snncc.loader import MAX_MESSAGE_BYTES
 from snncc.neurons.functions import functions
+from snncc.packed import outer_tensors, write
+from snncc.protos import without_large_initializers
 
 VERSION = "0.1.0"
 FUNCTIONS_VERSION = 1
@@ -179,8 +180,9 @@ def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.Mod
     _write_metadata(model, record, metadata)
     check_size(graph)
     try:
-        onnx.checker.check_model(model, full_check=True)
-    except EncodeError as error:  # it isn't too large for a file
+        checked = without_large_initializers(model) if outer_tensors(model) else model
+        onnx.checker.check_model(checked, full_check=True)
+    except EncodeError as error:  # without its large weights it isn't too large for a message
         raise MemoryError("not enough memory to write the compiled network") from error
     except Exception as error:
         raise ModelError(f"the compiled network is not valid ONNX, please report this: {first_line(error)}") from error
@@ -188,18 +190,17 @@ def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.Mod
 
 
 def check_size(graph: gs.Graph) -> None:
-    """Refuse a graph whose constants alone don't fit into a file.
+    """Refuse a graph with more constants than snncc would read again.
 
     Raises:
         ModelError: they don't.
     """
     constants = [tensor for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant)]
     size = sum(math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize for tensor in constants)
-    if size > MAX_MESSAGE_BYTES:
+    if size > MAX_TOTAL_BYTES:
         raise ModelError(
-            f"the weights of the compiled network take {size / 2**30:.1f} GiB; snncc writes artifacts of up to 2 GiB, "
-            "as much as an ONNX file holds without external data: `--weights int8` needs a quarter of that, and `snncc "
-            "inspect` reads networks of any size"
+            f"the weights of the compiled network take {size / 2**30:.1f} GiB, more than the "
+            f"{MAX_TOTAL_BYTES >> 30} GiB that snncc reads and writes: `--weights int8` needs a quarter of that"
         )
 
 
@@ -257,16 +258,19 @@ def _check_types(part: Record | LayerRecord) -> None:
             raise TypeError(f"'{name}' is a {type(getattr(part, name)).__name__}")
 
 
-def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Write a model whole or not at all: to a temporary file beside the target, which then takes its name.
+def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> list[Path]:
+    """Write a model whole or not at all: to temporary files beside the target, which then take their names.
+
+    Weights that an ONNX file can't hold, as there are more than 1.5 GiB of them, go into `NAME.data` beside it.
+
+    Returns:
+        The files.
 
     Raises:
         ArtifactError: the target can't be written.
     """
     target = Path(path)
     try:
-        data = model.SerializeToString(deterministic=True)
-        with replacing(target) as stream:
-            stream.write(data)
+        return write(model, target)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"can't write '{target}': {first_line(error)}; choose another place with -o") from error

@@ -14,10 +14,8 @@ from snncc.errors import ModelError
 from snncc.graph import first_line
 from snncc.protos import all_tensors
 
-MAX_FILE_BYTES = 8 * 2**30
-"""Largest single file that is accepted."""
 MAX_TOTAL_BYTES = 16 * 2**30
-"""Most external data that is loaded."""
+"""Most external data that is read or written, and the largest file that it may stand in."""
 
 _CHUNK = 2**24
 
@@ -138,9 +136,9 @@ def _size(file: Path, where: str) -> int:
         size = file.stat().st_size
     except OSError as error:
         raise ModelError(f"{where} can't be read ({error.strerror}); check its permissions") from error
-    if size > MAX_FILE_BYTES:
+    if size > MAX_TOTAL_BYTES:
         raise ModelError(
-            f"{where} is larger than {MAX_FILE_BYTES >> 30} GiB, the most that is accepted; split the data"
+            f"{where} is larger than {MAX_TOTAL_BYTES >> 30} GiB, the most that is accepted; export a smaller network"
         )
     return size
 

@@ -30,6 +30,7 @@ from snncc.model_checks import (
     check_types,
     check_weights,
 )
+from snncc.packed import outer_tensors, stub
 from snncc.protos import widen_bfloat16
 
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -167,12 +168,10 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
 
 
 def _hash_model(model: onnx.ModelProto, digest: hashlib._Hash) -> None:
-    try:
-        digest.update(model.SerializeToString(deterministic=True))
-    except Exception as error:  # more than 2 GiB
-        raise ModelError(
-            "is too large to be handed over in memory; save it with external data and give its path"
-        ) from error
+    outer = outer_tensors(model)
+    digest.update(stub(model, outer).SerializeToString(deterministic=True))
+    for tensor in outer.values():
+        digest.update(onnx.numpy_helper.to_array(tensor).data)
 
 
 def _specs(model: onnx.ModelProto, side: str) -> tuple[TensorSpec, ...]:

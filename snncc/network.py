@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,13 +201,16 @@ class SpikingNetwork:
         """Return what the artifact says about itself as plain values: configuration, calibration, layers, warnings."""
         return self.record.to_dict()
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the artifact, whole or not at all.
+    def save(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Write the artifact, whole or not at all; more than 1.5 GiB of weights go into `NAME.data` beside it.
+
+        Returns:
+            The files.
 
         Raises:
             ArtifactError: the file can't be written.
         """
-        save(self.model, path)
+        return save(self.model, path)
 
 
 def _join(parts: list[NDArray[Any]], *, traced: bool) -> NDArray[Any]:

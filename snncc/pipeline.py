@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from snncc.analysis import Domain, Form, Traffic
 from snncc.context import Context
 from snncc.errors import ModelError, Obstacle, PassError, SnnccError, UnsupportedModelError
 from snncc.graph import export_model, first_line
+from snncc.packed import write
 from snncc.passes.analyse import Analyse
 from snncc.passes.base import Pass, Progress
 from snncc.passes.calibrate import Calibrate
@@ -196,8 +196,8 @@ class Hook:
         target = folder / f"{number:02d}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.onnx"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            onnx.save(export_model(graph), str(target))
-        except OSError as error:
+            write(export_model(graph), target)
+        except (OSError, ValueError) as error:
             raise ModelError(f"can't write '{target}': {first_line(error)}; choose another --dump-passes") from error
 
 

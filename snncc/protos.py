@@ -28,6 +28,11 @@ def all_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
         yield from _subgraphs(nodes)
 
 
+def nested_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield every subgraph of a graph."""
+    yield from _subgraphs(graph.node)
+
+
 def all_nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, dict[str, int]]]:
     """Yield every node of the model with the opset versions, by domain, that hold where it stands."""
     opsets = opset_versions(model.opset_import)
@@ -121,8 +126,8 @@ def without_large_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     The weights themselves are never copied: there may be gigabytes of them.
     """
     light = onnx.ModelProto()
-    _copy_fields(model, light, except_for="graph")
-    _copy_fields(model.graph, light.graph, except_for="initializer")
+    copy_fields(model, light, except_for="graph")
+    copy_fields(model.graph, light.graph, except_for="initializer")
     initialized = {t.name for t in model.graph.initializer}
     inputs = [info for info in light.graph.input if info.name not in initialized]
     del light.graph.input[:]
@@ -136,7 +141,8 @@ def without_large_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
-def _copy_fields(source: Message, target: Message, except_for: str) -> None:
+def copy_fields(source: Message, target: Message, except_for: str) -> None:
+    """Copy what a message holds, but one field, into an empty one."""
     for field, value in source.ListFields():
         if field.name == except_for:
             continue

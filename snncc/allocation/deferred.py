@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
+from snncc.packed import pack
 from snncc.runtime.session import Array, Session
 
 
@@ -14,7 +15,7 @@ class DeferredSession:
 
     def __init__(self, model: onnx.ModelProto, what: str, threads: int = 0) -> None:
         """Keep a model; see `snncc.runtime.session.Session`."""
-        self._model, self._what, self._threads = model.SerializeToString(), what, threads
+        self._model, self._what, self._threads = pack(model), what, threads
         self._session: Session | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -24,7 +25,7 @@ class DeferredSession:
         """Return the session, made if it isn't there yet, with a thread pool of this size instead of the given one."""
         if self._session is None:
             size = self._threads if threads is None else threads
-            self._session = Session(onnx.ModelProto.FromString(self._model), self._what, size)
+            self._session = Session(self._model, self._what, size)
         return self._session
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:

@@ -201,14 +201,21 @@ def compile_command(
             assignment = PRESETS[preset].assignment(loaded, data, config, progress=progress)
     with terminal.progress("calibrating") as progress:
         network = compile(loaded, calibration=data, config=config, assignment=assignment, hook=hook, progress=progress)
-    network.save(target)
+    files = network.save(target)
     terminal.warn(network.record.warnings)
     if terminal.json:
         timings = [{"pass": name, "seconds": seconds} for name, seconds in hook.timings]
-        terminal.print_json({"output": str(target), "record": network.report(), "timings": timings})
+        terminal.print_json(
+            {
+                "output": str(target),
+                "files": [str(file) for file in files],
+                "record": network.report(),
+                "timings": timings,
+            }
+        )
         return
     if not terminal.quiet:
-        _print_summary(terminal, network, target, model, verified=verify)
+        _print_summary(terminal, network, files, model, verified=verify)
     if time_passes:
         terminal.print("", report.timing_table(hook.timings))
 
@@ -261,10 +268,12 @@ def _test_data(model: str) -> str:
     return f"{data} --task detection --annotations {data}" if data == "zoo:scenes" else data
 
 
-def _print_summary(terminal: Terminal, network: SpikingNetwork, target: Path, model: str, *, verified: bool) -> None:
+def _print_summary(
+    terminal: Terminal, network: SpikingNetwork, files: list[Path], model: str, *, verified: bool
+) -> None:
     if terminal.verbose:
         terminal.print(report.layer_table(network.record.layers), report.LAYER_LEGEND, "")
     data = _test_data(model)
-    following = f"snncc eval {shlex.quote(str(target))} --data {data} --against {shlex.quote(model)}"
-    size = file_size(target.stat().st_size)
-    terminal.print(report.compile_facts(network.record, str(target), size, following, verified=verified))
+    following = f"snncc eval {shlex.quote(str(files[0]))} --data {data} --against {shlex.quote(model)}"
+    written = ", ".join(f"{file} ({file_size(file.stat().st_size)})" for file in files)
+    terminal.print(report.compile_facts(network.record, written, following, verified=verified))

@@ -147,11 +147,11 @@ def snn_facts(record: Record, inputs: Sequence[Any], outputs: Sequence[Any]) -> 
     )
 
 
-def compile_facts(record: Record, output: str, bytes_written: str, following: str, *, verified: bool) -> Table:
+def compile_facts(record: Record, written: str, following: str, *, verified: bool) -> Table:
     """Return what a compile made, in a few lines."""
     return facts(
         {
-            "wrote": f"{output} ({bytes_written})",
+            "wrote": written,
             "neurons": f"{neurons(record)}, {symbols(record)}",
             "input": presented(record),
             "MACs": driven_by(record.network["macs"]),

@@ -145,8 +145,8 @@ def test_artifact_is_no_ann(network: snncc.SpikingNetwork) -> None:
         snncc.compile(network.model)
 
 
-def test_weights_beyond_what_a_file_holds_are_refused_before_the_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact_module, "MAX_MESSAGE_BYTES", 1000)
+def test_weights_beyond_the_limit_are_refused_before_the_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact_module, "MAX_TOTAL_BYTES", 1000)
     steps: list[int] = []
     with pytest.raises(ModelError, match=r"weights of the compiled network take .* GiB.*--weights int8"):
         snncc.compile(

@@ -111,16 +111,22 @@ def test_external_data_that_is_no_file(tmp_path: Path) -> None:
     assert "tensor 'w'" in message(external(tmp_path, "loop"))
 
 
-def test_external_data_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "w.bin").write_bytes(DATA)
-    monkeypatch.setattr("snncc.external_data.MAX_FILE_BYTES", 11)
-    assert "the most that is accepted; split the data" in message(external(tmp_path))
+    monkeypatch.setattr("snncc.external_data.MAX_TOTAL_BYTES", 11)
+    assert "the most that is accepted; export a smaller network" in message(external(tmp_path))
 
 
 def test_more_external_data_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "w.bin").write_bytes(DATA)
-    monkeypatch.setattr("snncc.external_data.MAX_TOTAL_BYTES", 11)
-    assert "in all, which is refused" in message(external(tmp_path))
+    path = external(tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    again = model.graph.initializer.add()
+    again.CopyFrom(model.graph.initializer[0])
+    again.name = "again"
+    save(path, model)
+    monkeypatch.setattr("snncc.external_data.MAX_TOTAL_BYTES", 23)
+    assert "in all, which is refused" in message(path)
 
 
 def test_external_data_of_a_model_in_memory(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def test_the_options_reach_the_compiler(folder, invoke):
     result = invoke("compile", "small.onnx", "--calib", "data.npz", "--samples", 40, "--json", *OPTIONS)
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
-    assert set(told) == {"output", "record", "timings"}
-    assert told["output"] == "small.snn.onnx"
+    assert set(told) == {"output", "files", "record", "timings"}
+    assert (told["output"], told["files"]) == ("small.snn.onnx", ["small.snn.onnx"])
     chosen = {
         "timesteps": 3,
         "max_burst": 2,
