@@ -31,6 +31,7 @@ from snncc.context import Context
 from snncc.errors import ArtifactError, ModelError
 from snncc.external_data import MAX_TOTAL_BYTES
 from snncc.graph import DOMAIN, export_model, first_line
+from snncc.loader import MAX_MESSAGE_BYTES
 from snncc.neurons.functions import functions
 from snncc.packed import outer_tensors, write
 from snncc.protos import without_large_initializers
@@ -40,6 +41,7 @@ FUNCTIONS_VERSION = 1
 """Version of the domain `snncc` that artifacts import."""
 
 _PREFIX = "snncc."
+_MAX_TENSOR_BYTES = MAX_MESSAGE_BYTES - 2**16  # some for its name and shape
 
 
 @dataclass(frozen=True)
@@ -189,15 +191,29 @@ def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.Mod
     return model
 
 
-def check_size(graph: gs.Graph) -> None:
-    """Refuse a graph with more constants than snncc would read again.
+def check_size(graph: gs.Graph, *, limited: bool = True) -> None:
+    """Refuse a graph whose constants are larger than what can be held, and would be read again.
+
+    Args:
+        graph: the graph.
+        limited: whether all together may be too large, as weights that become 8-bit ones may not.
 
     Raises:
-        ModelError: they don't.
+        ModelError: one of them is larger than a message, or all together than external data may be.
     """
-    constants = [tensor for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant)]
-    size = sum(math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize for tensor in constants)
-    if size > MAX_TOTAL_BYTES:
+    sizes = {
+        name: math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
+        for name, tensor in graph.tensors().items()
+        if isinstance(tensor, gs.Constant)
+    }
+    largest = max(sizes, key=sizes.__getitem__, default="")
+    if sizes.get(largest, 0) > _MAX_TENSOR_BYTES:
+        raise ModelError(
+            f"tensor '{largest}' takes {sizes[largest] / 2**30:.1f} GiB in single precision, more than the 2 GiB that "
+            "protobuf holds of one tensor: split it into several, which a Concat or a sum joins"
+        )
+    size = sum(sizes.values())
+    if limited and size > MAX_TOTAL_BYTES:
         raise ModelError(
             f"the weights of the compiled network take {size / 2**30:.1f} GiB, more than the "
             f"{MAX_TOTAL_BYTES >> 30} GiB that snncc reads and writes: `--weights int8` needs a quarter of that"

@@ -110,8 +110,7 @@ def _converted(
     """Convert a network; return it, its graph, and what was found on the way."""
     graph = analyse_network(loaded, ctx, hook)
     _check_assignment(ctx)
-    if ctx.config.weights == "float32":
-        check_size(graph)  # before the calibration, which may take long
+    check_size(graph, limited=ctx.config.weights == "float32")  # before the calibration, which may take long
     account = {**_account(graph, ctx), **_frames(graph)}
     hook.run(convert(progress), graph, ctx)
     if ctx.config.weights != "float32":
