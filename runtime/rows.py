@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from snncc.errors import ModelError
+from snncc.packed import pack
 from snncc.runtime.buffers import aligned
 from snncc.runtime.session import Array, Session
 
@@ -43,8 +44,9 @@ class RowSession:
         Raises:
             ModelError: ONNX Runtime can't load it.
         """
-        self._model, self._what, self._batched = None if threads == 1 else model, what, batched
-        self._session = Session(model, what, threads)
+        packed = pack(model)  # the same weights for both sessions
+        self._model, self._what, self._batched = None if threads == 1 else packed, what, batched
+        self._session = Session(packed, what, threads)
         self._alone = self._session if threads == 1 else None
         self._together = {1} if threads == 1 else set()
         self._apart = False

@@ -68,12 +68,7 @@ def unlower(model: onnx.ModelProto, record: Record) -> gs.Graph:
 
 def lowered_graph(model: onnx.ModelProto) -> gs.Graph:
     """Return the graph of an artifact as it is, without its functions; the artifact is left alone."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    del bare.functions[:]
-    graph = import_graph(bare)
-    graph.functions[:] = []
-    return graph
+    return import_graph(model, functions=False)
 
 
 def is_time_scan(node: gs.Node) -> bool:

@@ -37,16 +37,19 @@ Dim = int | str | None
 _VAGUE_NAMES = ("", "?", "*", "-1", "None", "none")  # names that exporters give to a dimension they know nothing of
 
 
-def import_graph(model: onnx.ModelProto) -> gs.Graph:
+def import_graph(model: onnx.ModelProto, *, functions: bool = True) -> gs.Graph:
     """Import a model; every node gets a unique name, so that messages and records can point at it.
 
     Dimensions that say nothing (-1, 0, "?") become unknown (None): two "?" needn't be the same size. Sparse
-    initializers become dense. The model itself is left alone.
+    initializers become dense. The model itself is left alone. Without its functions, if they aren't asked for.
 
     Raises:
         ModelError: a node has an attribute that can't be held (of type TypeProto or sparse tensor).
     """
-    graph = gs.import_onnx(importable(model))
+    light = importable(model)
+    if not functions:
+        del light.functions[:]
+    graph = gs.import_onnx(light)
     large = {t.name: t for t in model.graph.initializer if is_large(t)}
     for tensor in [t for t in graph.inputs if t.name in large]:
         tensor.to_constant(LazyValues(large[tensor.name]))  # the model's own bytes, read when they are asked for

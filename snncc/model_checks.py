@@ -10,7 +10,7 @@ import onnxruntime as ort
 from snncc.errors import ModelError
 from snncc.external_data import ExternalTensor
 from snncc.graph import first_line
-from snncc.packed import outer_tensors, stub
+from snncc.packed import COPIED_BYTES, outer_tensors, stub
 from snncc.protos import all_graphs, all_nodes, all_tensors, describe, domain_of, opset_versions
 
 MAX_NODES = 100_000
@@ -226,11 +226,11 @@ def check_weights(model: onnx.ModelProto) -> None:
 def check_graph(model: onnx.ModelProto, external: list[ExternalTensor]) -> None:
     """Run onnx's checker, without the external data, which has been checked already and isn't loaded yet.
 
-    Nor can it take what doesn't fit into a message.
+    Nor does it get large weights, of which it would make copies.
 
     An input or output without a shape is one of unknown rank, which runtimes accept and only the checker doesn't.
     """
-    outer = outer_tensors(model)
+    outer = outer_tensors(model, COPIED_BYTES)
     light = model
     if outer or external or any(not _has_shape(info) for info in (*model.graph.input, *model.graph.output)):
         light = onnx.ModelProto()

@@ -21,7 +21,9 @@ from snncc.atomic import replacing
 from snncc.protos import copy_fields, is_large, nested_graphs
 
 MAX_INLINE_BYTES = 3 * 2**29
-"""Most bytes of large weights in a message; what else there is must fit into it, too."""
+"""Most bytes of large weights in a file's message; what else there is must fit into it, too."""
+COPIED_BYTES = 2**20
+"""Most bytes of large weights in a message that is made to be read again in this process, where each is there twice."""
 
 _ALIGNMENT = 4096
 """Weights begin at multiples of this in the file: they can be mapped into memory."""
@@ -46,7 +48,7 @@ def pack(model: onnx.ModelProto) -> Packed:
     Raises:
         EncodeError: it doesn't fit into a message even without its large weights, or there is too little memory.
     """
-    outer = outer_tensors(model)
+    outer = outer_tensors(model, COPIED_BYTES)
     weights = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in outer.items()}
     return Packed(stub(model, outer).SerializeToString(), weights)
 
@@ -77,11 +79,15 @@ def write(model: onnx.ModelProto, path: Path) -> list[Path]:
     return [path, beside]
 
 
-def outer_tensors(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """Return the weights, by name, that stand beside the message: none, unless there is too much for one."""
+def outer_tensors(model: onnx.ModelProto, limit: int | None = None) -> dict[str, onnx.TensorProto]:
+    """Return the weights, by name, that stand beside the message: none, unless there are more bytes than the limit.
+
+    The default is what a file's message may hold.
+    """
+    limit = MAX_INLINE_BYTES if limit is None else limit
     graphs = (model.graph, *nested_graphs(model.graph))
     large = [t for graph in graphs for t in graph.initializer if is_large(t) and _is_plain(t)]
-    if sum(_size(tensor) for tensor in large) <= MAX_INLINE_BYTES:
+    if sum(_size(tensor) for tensor in large) <= limit:
         return {}
     names = Counter(name for graph in graphs for name in _defined(graph))
     names.update(info.name for graph in graphs[1:] for info in graph.input)

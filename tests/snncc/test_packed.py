@@ -34,10 +34,15 @@ SCANNED = parse(
 )
 
 
+def lower(monkeypatch: pytest.MonkeyPatch, limit: int = 4000, elements: int = 100) -> None:
+    monkeypatch.setattr(packed, "MAX_INLINE_BYTES", limit)
+    monkeypatch.setattr(packed, "COPIED_BYTES", limit)
+    monkeypatch.setattr("snncc.protos.LARGE_ELEMENTS", elements)
+
+
 @pytest.fixture
 def low(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "MAX_INLINE_BYTES", 4000)
-    monkeypatch.setattr("snncc.protos.LARGE_ELEMENTS", 100)
+    lower(monkeypatch)
 
 
 def test_most_models_are_messages() -> None:
@@ -131,8 +136,7 @@ def test_compiled_and_run_as_any_other(model: onnx.ModelProto, tmp_path: Path, m
     data = inputs_of(model, 8)
     plain = snncc.compile(model, calibration=data, config=Config(timesteps=4))
     expected = {backend: plain.run(data, backend=backend)["y"] for backend in ("fused", "ort", "numpy")}
-    monkeypatch.setattr(packed, "MAX_INLINE_BYTES", 4000)
-    monkeypatch.setattr("snncc.protos.LARGE_ELEMENTS", 100)
+    lower(monkeypatch)
     source = write(model, tmp_path / "net.onnx")[0]
     assert (tmp_path / "net.onnx.data").exists()
     network = snncc.compile(source, calibration=data, config=Config(timesteps=4))
@@ -152,8 +156,7 @@ def test_compiled_and_run_as_any_other(model: onnx.ModelProto, tmp_path: Path, m
 def test_searched_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = inputs_of(NET, 8)
     usual = snncc.search(NET, calibration=data, config=Config(timesteps=4), simulate=1, cache=False)
-    monkeypatch.setattr(packed, "MAX_INLINE_BYTES", 4000)
-    monkeypatch.setattr("snncc.protos.LARGE_ELEMENTS", 100)
+    lower(monkeypatch)
     source = write(NET, tmp_path / "net.onnx")[0]
     found = snncc.search(source, calibration=data, config=Config(timesteps=4), simulate=1, cache=False)
     assert found.assignment == usual.assignment
@@ -185,8 +188,7 @@ def test_a_job_that_travels_takes_its_weights_along() -> None:
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_every_kind_of_network_survives(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "MAX_INLINE_BYTES", 0)
-    monkeypatch.setattr("snncc.protos.LARGE_ELEMENTS", 9)
+    lower(monkeypatch, 0, 9)
     model = NETWORKS[name].model()
     network = compiled(model, timesteps=2)
     files = network.save(tmp_path / "net.snn.onnx")
