@@ -1,10 +1,15 @@
-"""What is left of a spiking network's error when T grows without end, by the number of calibration inputs.
+"""What a spiking network's error is without time, and without rounding, by the number of calibration inputs.
 
-Rounding and uneven arrival vanish with T; clipping stays: a neuron emits at most ψ spikes of θ at a timestep, and θ was
-fitted to the values that calibration saw. So the network is calibrated for a long T, without corrections, and its
-artifact run with T = 1, θ/1024 and 1024·ψ: one pass, in which only clipping is left. That takes seconds where a compile
-for T = 256 takes minutes, and says whether there are enough calibration inputs. They are made up, and evaluated are
-others than those that calibrated.
+Rounding and uneven arrival vanish as T grows; clipping stays: a neuron emits at most ψ spikes of θ at a timestep, and θ
+was fitted to the values that calibration saw. So the network is calibrated for a long T, without corrections, and its
+artifact run in one pass, with T = 1,
+
+- with θ/1024 and 1024·ψ: only clipping is left. It says whether there are enough calibration inputs;
+- with θ/T and T·ψ: each neuron rounds its activation once, to as many levels as it has over time. Spikes over T
+  timesteps say no more than that, so this is what a network's own sensitivity to rounding leaves to them.
+
+That takes seconds where a compile for T = 256 takes minutes. The inputs are made up, and evaluated are others than
+those that calibrated.
 
     python benchmarks/clipping.py efficientnet_b0.onnx --calibration 8 16 32
 """
@@ -32,8 +37,8 @@ from snncc.runtime.unlower import lowered_graph
 FINER = 1024
 
 
-def without_rounding(artifact: onnx.ModelProto) -> onnx.ModelProto:
-    """Return an artifact that takes one timestep, with spikes so small that their rounding is gone."""
+def without_time(artifact: onnx.ModelProto, finer: int) -> onnx.ModelProto:
+    """Return an artifact that takes one timestep, with that many times more and smaller spikes."""
     graph = lowered_graph(artifact)
     unfold_thresholds(graph)
     model = export_model(graph)
@@ -47,11 +52,11 @@ def without_rounding(artifact: onnx.ModelProto) -> onnx.ModelProto:
             if attribute.name == "timesteps":
                 attribute.i = 1
             if attribute.name == "max_burst":
-                attribute.i *= FINER
+                attribute.i *= finer
                 thresholds.add(node.input[1])
     for name in thresholds:
-        finer = numpy_helper.to_array(tensors[name]) / np.float32(FINER)
-        tensors[name].CopyFrom(numpy_helper.from_array(finer, name))
+        smaller = numpy_helper.to_array(tensors[name]) / np.float32(finer)
+        tensors[name].CopyFrom(numpy_helper.from_array(smaller, name))
     return model
 
 
@@ -69,8 +74,8 @@ def run(model: onnx.ModelProto, feeds: Feeds, batch: int) -> Feeds:
     return {name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)}
 
 
-def errors(path: Path, calibration: int, samples: int, timesteps: int) -> dict[str, float]:
-    """Return the relative error (L2) by output on inputs that calibration hasn't seen, as far as it is clipping.
+def errors(path: Path, calibration: int, samples: int, timesteps: int) -> tuple[float, float]:
+    """Return the worst output's relative error (L2), clipped and rounded, on inputs that calibration hasn't seen.
 
     Raises:
         SystemExit: the artifact holds its timesteps in a Scan, where they can't be taken away.
@@ -85,7 +90,12 @@ def errors(path: Path, calibration: int, samples: int, timesteps: int) -> dict[s
     network = snncc.compile(path, calibration=calibrating, config=config)
     if network.record.network.get("lowering") != "batch":
         raise SystemExit(f"'{path}' isn't batch-polymorphic: its timesteps are in a Scan")
-    return relative_errors(run(without_rounding(network.model), evaluating, batch), run(model, evaluating, batch))
+    expected = run(model, evaluating, batch)
+    clipped, rounded = (
+        max(relative_errors(run(without_time(network.model, finer), evaluating, batch), expected).values())
+        for finer in (FINER, timesteps)
+    )
+    return clipped, rounded
 
 
 def main() -> None:
@@ -98,8 +108,12 @@ def main() -> None:
     options = parser.parse_args()
     for path in options.networks:
         for count in options.calibration:
-            worst = max(errors(path, count, options.samples, options.timesteps).values())
-            print(f"{path.stem}: {100 * worst:.2f} % after calibration on {count}", flush=True)
+            clipped, rounded = errors(path, count, options.samples, options.timesteps)
+            print(
+                f"{path.stem}: {100 * clipped:.2f} % clipped, {100 * rounded:.2f} % rounded to as many levels as T = "
+                f"{options.timesteps} has, after calibration on {count}",
+                flush=True,
+            )
     print(signature())
 
 
