@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first case (default: 0)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this time, whatever is left")
     parser.add_argument("--timeout", type=float, default=30.0, help="limit per case in seconds (default: 30)")
-    parser.add_argument("--memory", type=float, default=2.0, help="limit per case in GiB (default: 2)")
+    parser.add_argument("--memory", type=float, default=4.0, help="limit per case in GiB (default: 4)")
     parser.add_argument("--keep", type=Path, help="folder for the models that fail, or for all with --cases 1")
     options = parser.parse_args()
     start, counts = time.monotonic(), collections.Counter[str]()
@@ -122,6 +122,7 @@ def main() -> None:
         ("refused", "ended in a SnnccError"),
         ("works", "compiled, loaded and finite where the original is"),
         ("original", "compiled; ONNX Runtime can't run the original"),
+        ("gap", "compiled; one operator (a division, say) isn't defined for the approximation"),
         ("exception", "FAILED: another exception, or an error of snncc's own"),
         ("crash", "FAILED: the process died"),
         ("hang", "FAILED: took too long"),

@@ -303,6 +303,6 @@ def case(number: int) -> tuple[str, bytes]:
         steps.append(mutation.__name__)
         try:
             mutation(model, rng)
-        except (ValueError, TypeError, IndexError, AttributeError):  # it doesn't fit this model any more
+        except (ValueError, TypeError, LookupError, AttributeError):  # it doesn't fit this model any more
             continue
     return ": ".join((steps[0], ", ".join(steps[1:]))), model.SerializeToString()

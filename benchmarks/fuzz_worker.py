@@ -6,6 +6,7 @@ import resource
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 import snncc
 from snncc.errors import PassError, SnnccError
 from snncc.loader import load_model
+from snncc.protos import all_nodes
 
 ADDRESS_SPACE = 8 * 2**30  # a last resort: the runtime reserves much more than it uses
 LARGEST_INPUT = 1 << 16
+# Near a value for which the network is defined there may be one for which it isn't, and no bound keeps them apart.
+_WITH_GAPS = frozenset({"Div", "LpNormalization", "Mod", "Pow", "Reciprocal", "ReduceLogSum", "Tan"})
 
 Feeds = dict[str, NDArray[Any]]
 Compiled = tuple[onnx.ModelProto, onnx.ModelProto, Feeds | None]
@@ -35,18 +39,24 @@ def main() -> None:
     for line in sys.stdin:
         number = int(line)
         say(*attempt(case(number)[1], number, limit))
-        if peak() > limit:
+        if peak() > limit or reserved() > ADDRESS_SPACE / 2:
             return  # so that the next case starts from nothing
 
 
 def say(kind: str, text: str) -> None:
     """Print a line at once."""
-    print(f"{kind}\t{text}".replace("\n", " | "), flush=True)
+    shown = "".join(c if c.isprintable() else " " for c in text)  # names may hold what ends a line
+    print(f"{kind}\t{shown}", flush=True)
 
 
 def peak() -> float:
     """Return the most memory that the process has held, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def reserved() -> int:
+    """Return the bytes of addresses that the process has: the runtime gives none of them back."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def attempt(data: bytes, number: int, limit: float) -> tuple[str, str]:
@@ -93,7 +103,7 @@ def judged(model: onnx.ModelProto, network: onnx.ModelProto, feeds: Feeds | None
         return "original", str(error)
     say("stage", "run")
     try:
-        return compared(original, wanted, spiking, spiking.run(None, feeds))
+        return compared(model, original, wanted, spiking, spiking.run(None, feeds))
     except Exception as error:
         return "wrong", f"it doesn't run, the original does: {error}"
 
@@ -129,7 +139,11 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
 
 
 def compared(
-    original: ort.InferenceSession, wanted: list[Any], spiking: ort.InferenceSession, got: list[Any]
+    model: onnx.ModelProto,
+    original: ort.InferenceSession,
+    wanted: list[Any],
+    spiking: ort.InferenceSession,
+    got: list[Any],
 ) -> tuple[str, str]:
     """Compare signatures, types, shapes and finiteness."""
     before, after = ([(v.name, v.type) for v in s.get_outputs()] for s in (original, spiking))
@@ -140,6 +154,8 @@ def compared(
         if want.shape != have.shape or want.dtype != have.dtype:
             return "wrong", f"output '{name}' is {have.dtype} {have.shape} instead of {want.dtype} {want.shape}"
         if want.dtype.kind == "f" and not np.isfinite(have[np.isfinite(want)]).all():
+            if any(node.op_type in _WITH_GAPS for node, _ in all_nodes(model)):
+                return "gap", f"output '{name}': an operator isn't defined for the approximation"
             return "wrong", f"output '{name}' isn't finite where the original's is"
     return "works", ""
 

@@ -109,14 +109,20 @@ def _fixed_batch(graph: gs.Graph) -> int | None:
 
 
 def _neuron_nodes(graph: gs.Graph) -> set[str]:
-    """Return the names of the neurons and of the activations that depend on a graph input."""
+    """Return the names of the neurons and of the activations that depend on a graph input.
+
+    A scalar is nobody's: where all samples make one value, there is no neuron for it.
+    """
     depends = {t.name for t in graph.inputs}
     found: set[str] = set()
     for node in graph.nodes:
         if not any(t.name in depends for t in outer_inputs(node)):
             continue
         depends.update(t.name for t in node.outputs if not is_missing(t))
-        if spec_of(node).role in _NEURON_ROLES and str(node.inputs[0].dtype) == "float32":
+        source = node.inputs[0] if node.inputs else None
+        if source is None or str(source.dtype) != "float32" or shape_of(source) == ():
+            continue
+        if spec_of(node).role in _NEURON_ROLES:
             found.add(node.name)
     return found
 

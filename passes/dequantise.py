@@ -19,6 +19,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from snncc.context import Context
+from snncc.errors import ModelError
 from snncc.graph import constant, infer_shapes, is_missing
 from snncc.passes.base import Pass
 from snncc.passes.nonnegative import nonnegative
@@ -91,7 +92,11 @@ def _decompose(graph: gs.Graph, build: Builder) -> bool:
     build.nodes, changed = [], False
     for node in graph.nodes:
         rule = RULES.get((_domain(node), node.op)) if node.domain in _DOMAINS else None
-        if rule is not None and rule(node, build):
+        try:
+            done = rule is not None and rule(node, build)
+        except ValueError as error:  # sizes that shape inference doesn't compare
+            raise ModelError(f"node '{node.name}' ({node.op}): {error}; export the network again") from error
+        if done:
             changed = True
         else:
             build.nodes.append(node)

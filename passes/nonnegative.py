@@ -63,6 +63,11 @@ def _sources(tensor: gs.Tensor) -> list[gs.Tensor] | None:
     if node.op == "Clip":
         low = constant(node.inputs[1]) if len(node.inputs) > 1 and not is_missing(node.inputs[1]) else None
         return [] if low is not None and low.size == 1 and float(low.reshape(())) >= 0 else [node.inputs[0]]
+    if node.op == "Pow":
+        exponent = constant(node.inputs[1])
+        return [] if exponent is not None and bool(np.all(exponent.astype(np.float64) % 2 == 0)) else None
+    if node.op == "Mul" and node.inputs[0] is node.inputs[1]:
+        return []
     if node.op in _HANDED_ON and node.attrs.get("mode") != "cubic":
         return [node.inputs[0]]
     return list(node.inputs) if node.op in _COMBINED else None

@@ -69,6 +69,8 @@ def _aligned(part: NDArray[np.float64], shape: tuple[int, ...], scheme: Scheme) 
     """Bring a scale or zero point into a shape that broadcasts against the values."""
     if part.size == 1:
         return part.reshape(())
+    if not shape:
+        raise ValueError(f"{part.size} scales for a single value")
     axis = scheme.axis % len(shape)
     if scheme.block:
         repeated = np.repeat(part, scheme.block, axis=axis)

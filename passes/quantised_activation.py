@@ -30,6 +30,7 @@ from snncc.passes.base import Pass
 _ROUNDING = {"Floor": 0.0, "Round": 0.5}
 _LONGEST = 12  # operators before and after the rounding
 _TOLERANCE = 1e-4  # relative: products of float32 constants
+_LEAST = 1e-30  # a step below it, or a sum of steps above its inverse, leaves the range of float32
 _MOST_LEVELS = 1 << 20  # beyond that it is no quantised activation
 
 
@@ -117,7 +118,8 @@ class Steps:
         v_init = self.shift - self.low
         starts_at_zero = abs(self.out_gain * self.low + self.out_shift) <= _TOLERANCE * upper
         slope = abs(self.gain * self.out_gain - 1) <= _TOLERANCE
-        if not (starts_at_zero and slope and -_TOLERANCE <= v_init < 1 - _TOLERANCE):
+        in_range = self.out_gain > _LEAST and upper < 1 / _LEAST
+        if not (in_range and starts_at_zero and slope and -_TOLERANCE <= v_init < 1 - _TOLERANCE):
             return None
         return QuantisedActivation(upper, round(levels), max(v_init, 0.0))
 

@@ -28,7 +28,7 @@ import onnx_graphsurgeon as gs
 from google.protobuf.message import EncodeError
 
 from snncc.context import Context
-from snncc.errors import ArtifactError, ModelError
+from snncc.errors import ArtifactError, ModelError, ResourceError
 from snncc.external_data import MAX_TOTAL_BYTES
 from snncc.graph import DOMAIN, export_model, first_line
 from snncc.loader import MAX_MESSAGE_BYTES
@@ -167,7 +167,7 @@ def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.Mod
 
     Raises:
         ModelError: the result is too large for a file, or no valid model (an error of the compiler, not of the user).
-        MemoryError: there is too little memory to write it.
+        ResourceError: there is too little memory to write it.
     """
     model = export_model(graph)
     model.functions.extend(used_functions(graph))
@@ -185,7 +185,7 @@ def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.Mod
         checked = without_large_initializers(model) if outer_tensors(model) else model
         onnx.checker.check_model(checked, full_check=True)
     except EncodeError as error:  # without its large weights it isn't too large for a message
-        raise MemoryError("not enough memory to write the compiled network") from error
+        raise ResourceError("not enough memory to write the compiled network") from error
     except Exception as error:
         raise ModelError(f"the compiled network is not valid ONNX, please report this: {first_line(error)}") from error
     return model

@@ -38,6 +38,10 @@ class PassError(SnnccError):
     """A pass of the pipeline failed; the message names it."""
 
 
+class ResourceError(SnnccError, MemoryError):
+    """There is too little memory."""
+
+
 class ArtifactError(SnnccError):
     """A file is no artifact of snncc, or its record is damaged."""
 

@@ -18,6 +18,12 @@ MAX_TOTAL_BYTES = 16 * 2**30
 """Most external data that is read or written, and the largest file that it may stand in."""
 
 _CHUNK = 2**24
+_PACKED = {
+    code: bits
+    for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4), ("INT2", 2), ("UINT2", 2))
+    if (code := dict(onnx.TensorProto.DataType.items()).get(name)) is not None
+}
+"""Bits of the types of which several numbers share a byte."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +63,21 @@ def external_tensors(model: onnx.ModelProto, folder: Path | None) -> list[Extern
 
 
 def check_stored_sizes(model: onnx.ModelProto) -> None:
-    """Check that every tensor in the model itself holds as many bytes as its type and shape say.
+    """Check that every tensor in the model itself holds as many bytes, or numbers, as its type and shape say.
 
     Raises:
         ModelError: it doesn't.
     """
     for tensor in all_tensors(model):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.HasField("raw_data"):
-            expected, found = _stored_bytes(tensor), len(tensor.raw_data)
-            if expected is not None and found != expected:
-                raise ModelError(f"tensor '{tensor.name}' holds {found} bytes instead of {expected}; export it again")
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            continue
+        expected = _stored_bytes(tensor)
+        found, unit = len(tensor.raw_data), "bytes"
+        if expected is not None and not tensor.HasField("raw_data"):
+            field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
+            expected, found, unit = _stored_numbers(tensor), len(getattr(tensor, field)), "numbers"
+        if expected is not None and found != expected:
+            raise ModelError(f"tensor '{tensor.name}' holds {found} {unit} instead of {expected}; export it again")
 
 
 def load_external(tensors: list[ExternalTensor], digest: hashlib._Hash) -> None:
@@ -152,6 +163,15 @@ def _number(entries: dict[str, str], key: str, default: int, where: str) -> int:
     return int(text)
 
 
+def _stored_numbers(tensor: onnx.TensorProto) -> int:
+    """Return how many numbers the field of its type holds of a tensor without raw data."""
+    count = int(math.prod(tensor.dims))
+    if tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128):
+        return 2 * count
+    bits = _PACKED.get(tensor.data_type)
+    return count if bits is None else -(-count * bits // 8)
+
+
 def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
     """Return how many bytes the raw data of a tensor takes; None for types without raw data (strings)."""
     try:
@@ -160,4 +180,5 @@ def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
         return None
     if tensor.data_type == onnx.TensorProto.STRING or any(dim < 0 for dim in tensor.dims):
         return None
-    return int(math.prod(tensor.dims)) * itemsize
+    bits = _PACKED.get(tensor.data_type, 8 * itemsize)
+    return int(-(-math.prod(tensor.dims) * bits // 8))

@@ -31,7 +31,7 @@ from snncc.model_checks import (
     check_weights,
 )
 from snncc.packed import outer_tensors, stub
-from snncc.protos import widen_bfloat16
+from snncc.protos import widen_bfloat16, widen_weights
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 """Largest message that protobuf can hold: a model file without its external data."""
@@ -68,7 +68,7 @@ class LoadedModel:
     """A model that passed all checks.
 
     Attributes:
-        model: the model, its external data loaded; what was bfloat16 is float32.
+        model: the model, its external data loaded; what was bfloat16 is float32, weights of 4 bits are of 8.
         name: the file's name without its suffix.
         sha256: of the file's bytes, followed by those of its external files in the order of their names.
         inputs: the inputs, without those that are initializers (default values).
@@ -112,8 +112,8 @@ def _loaded(model: onnx.ModelProto, name: str, path: Path | None, digest: hashli
         check_structure(model)
         check_names(model)
         external = external_tensors(model, path.parent if path is not None else None)
-        check_stored_sizes(model)
         check_types(model)
+        check_stored_sizes(model)
         check_opsets(model)
         check_expansion(model)
         check_operators(model)
@@ -123,6 +123,7 @@ def _loaded(model: onnx.ModelProto, name: str, path: Path | None, digest: hashli
         if path is None:
             _hash_model(model, digest)
         widen_bfloat16(model)
+        widen_weights(model)
         return LoadedModel(model, name, digest.hexdigest(), _specs(model, "input"), _specs(model, "output"))
     except ModelError as error:
         raise ModelError(f"{label}: {error}") from error.__cause__

@@ -11,7 +11,7 @@ from snncc.errors import ModelError
 from snncc.external_data import ExternalTensor
 from snncc.graph import first_line
 from snncc.packed import COPIED_BYTES, outer_tensors, stub
-from snncc.protos import all_graphs, all_nodes, all_tensors, describe, domain_of, opset_versions
+from snncc.protos import all_graphs, all_nodes, all_tensors, describe, domain_of, narrow_weights, opset_versions
 
 MAX_NODES = 100_000
 """Most nodes of a network, its local functions unfolded."""
@@ -82,7 +82,11 @@ def check_types(model: onnx.ModelProto) -> None:
                 f"input or output '{info.name}' is bfloat16, which can't be fed; export it with float32 at both ends"
             )
 
+    weights = narrow_weights(model)
+
     def check(name: str, code: int) -> None:
+        if name in weights:
+            return
         values = onnx.TensorProto.DataType.values()
         kind = onnx.TensorProto.DataType.Name(code) if code in values else f"unknown type {code}"
         if kind.startswith((*_UNSUPPORTED_TYPES, "unknown")):
@@ -119,19 +123,22 @@ def check_opsets(model: onnx.ModelProto) -> None:
         raise ModelError(
             f"uses opset {default}, onnx {onnx.__version__} knows 1 to {newest}; upgrade onnx or export older"
         )
-    reason = _refused_by_runtime(default, model.ir_version)
-    if reason is not None:
-        raise ModelError(
-            f"onnxruntime {ort.__version__} doesn't run opset {default} with IR version {model.ir_version} ({reason}); "
-            "upgrade onnxruntime or export with an older opset"
-        )
+    for domain in ("", *(domain for domain in opsets if domain in _RUNTIME_DOMAINS)):
+        reason = _refused_by_runtime({"": default, domain: opsets[domain]}, model.ir_version)
+        if reason is not None:
+            of_domain = f" of the domain '{domain}'" if domain else ""
+            raise ModelError(
+                f"onnxruntime {ort.__version__} doesn't run opset {opsets[domain]}{of_domain} with IR version "
+                f"{model.ir_version} ({reason}); upgrade onnxruntime or export with an older opset"
+            )
 
 
-def _refused_by_runtime(opset: int, ir_version: int) -> str | None:
+def _refused_by_runtime(opsets: dict[str, int], ir_version: int) -> str | None:
     """Return why ONNX Runtime won't load models of this kind; None if it does: a tiny one is tried."""
     info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "probe", info[:1], info[1:])
-    probe = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=ir_version)
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    probe = onnx.helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Domain, Form, Traffic
 from snncc.context import Context
-from snncc.errors import ModelError, Obstacle, PassError, SnnccError, UnsupportedModelError
-from snncc.graph import export_model, first_line
+from snncc.errors import ModelError, Obstacle, PassError, ResourceError, SnnccError, UnsupportedModelError
+from snncc.graph import export_model, first_line, static_dims
 from snncc.packed import write
 from snncc.passes.analyse import Analyse
 from snncc.passes.base import Pass, Progress
@@ -30,12 +31,16 @@ from snncc.passes.generated_inputs import generate_inputs
 from snncc.passes.infer_shapes import InferShapes
 from snncc.passes.insert_neurons import InsertNeurons
 from snncc.passes.int8_weights import QuantiseWeights
+from snncc.passes.keep_in_domain import KeepInDomain
 from snncc.passes.lower import LowerTime
 from snncc.passes.mark_frames import MarkFrames
 from snncc.passes.normalise import NORMALISE
 from snncc.passes.place_encoders import PlaceEncoders, activation_nodes
 from snncc.passes.pool_first import PoolFirst
 from snncc.runtime.session import Session
+
+MAX_VALUE_BYTES = 2**32
+"""Largest value, of one sample where the batch is open, that a node may make."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Refuse(Pass):
 
     def run(self, graph: gs.Graph, ctx: Context) -> bool:
         """Raise `UnsupportedModelError` with every obstacle; change nothing."""
-        obstacles = list(ctx.analysis.obstacles)
+        obstacles = [*ctx.analysis.obstacles, *_too_large(graph)]
         if ctx.config.trace:
             remedy = "compile without --trace"
             obstacles += [Obstacle(graph.name, "trace", line, remedy) for line in ctx.analysis.readout_blockers]
@@ -57,6 +62,21 @@ class Refuse(Pass):
         if obstacles:
             raise UnsupportedModelError(obstacles)
         return False
+
+
+def _too_large(graph: gs.Graph) -> list[Obstacle]:
+    """Return what makes a tensor so large, for one sample, that it can only be a mistake, or an attack."""
+    found = []
+    for node in graph.nodes:
+        for tensor in node.outputs:
+            shape = tensor.shape or []
+            dims = static_dims([1 if i == 0 and not isinstance(d, int) else d for i, d in enumerate(shape)])
+            itemsize = np.dtype(tensor.dtype).itemsize if isinstance(tensor.dtype, np.dtype | type) else 1
+            size = math.prod(dims or ()) * itemsize
+            if size > MAX_VALUE_BYTES:
+                reason = f"its output '{tensor.name}' {list(dims or ())} takes {size / 2**30:.0f} GiB"
+                found.append(Obstacle(node.name, node.op, reason, "export the network with the sizes it was made for"))
+    return found
 
 
 def _not_spiking(graph: gs.Graph, ctx: Context) -> list[Obstacle]:
@@ -114,6 +134,8 @@ def convert(progress: Progress | None = None) -> tuple[Pass, ...]:
         CorrectBias(),
         # After everything that changes weights and biases; it still finds the layers of the first analysis.
         QuantiseWeights(),
+        # What the readout reads is no longer the ANN's value.
+        KeepInDomain(),
         # An explicit bias correction is a new node: shapes and domains must cover it.
         InferShapes(),
         Analyse(),
@@ -159,6 +181,10 @@ class Hook:
                 changed = step.run(graph, ctx)
             except SnnccError:
                 raise
+            except MemoryError as error:
+                raise ResourceError(
+                    f"not enough memory in pass {step.name}: try a smaller --batch-size or fewer samples"
+                ) from error
             except Exception as error:
                 before = ", ".join(name for name, _ in self.timings) or "none"
                 raise PassError(

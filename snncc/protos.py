@@ -111,6 +111,42 @@ def widen_bfloat16(model: onnx.ModelProto) -> None:
                 attribute.i = wide
 
 
+_PACKED = {"INT4": "INT8", "UINT4": "UINT8", "INT2": "INT8", "UINT2": "UINT8"}
+_TYPES = dict(onnx.TensorProto.DataType.items())
+
+
+def narrow_weights(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the initializers of 2 or 4 bits that are weights, by name: the types that hold the same numbers in a byte.
+
+    Weights are dequantised and nothing else; what saturates a type, as QuantizeLinear does, isn't the same in another.
+    """
+    wider = {_TYPES[narrow]: _TYPES[wide] for narrow, wide in _PACKED.items() if narrow in _TYPES}
+    found = {t.name: wider[t.data_type] for g in all_graphs(model) for t in g.initializer if t.data_type in wider}
+    if not found:
+        return {}
+    for node, _ in all_nodes(model):
+        weights = node.op_type == "DequantizeLinear" and len(node.input) > 0 and node.input[0] in found
+        for position, name in enumerate(node.input):
+            if name in found and not (weights and position in (0, 2)):
+                del found[name]
+    outputs = {info.name for graph in all_graphs(model) for info in graph.output}
+    return {name: kind for name, kind in found.items() if name not in outputs}
+
+
+def widen_weights(model: onnx.ModelProto) -> None:
+    """Write weights of 2 or 4 bits as bytes, in place: every value is exact, and NumPy knows them."""
+    found = narrow_weights(model)
+    for graph in all_graphs(model) if found else ():
+        for tensor in graph.initializer:
+            if tensor.name in found:
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(found[tensor.name])
+                values = onnx.numpy_helper.to_array(tensor).astype(dtype)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        for info in (*graph.input, *graph.value_info):
+            if info.name in found:
+                info.type.tensor_type.elem_type = found[info.name]
+
+
 LARGE_ELEMENTS = 1024
 """Initializers above this size are described, not copied, for shape inference, conversion and import."""
 
@@ -201,6 +237,9 @@ def _clean_graph(graph: onnx.GraphProto) -> None:
     if len(tensors) != len(graph.value_info):  # an Optional or Map can't be held; its type is inferred again
         del graph.value_info[:]
         graph.value_info.extend(tensors)
+    for info in (*graph.input, *graph.output):
+        if info.type.WhichOneof("value") is None:  # graphsurgeon can't export what says nothing
+            info.ClearField("type")
     _clean_nodes(graph.node)
 
 

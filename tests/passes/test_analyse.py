@@ -456,3 +456,12 @@ def test_analysis_of_neurons_is_that_of_activations() -> None:
     assert after.traffic == before.traffic
     assert after.batched == before.batched
     assert [n.dims for n in after.neurons] == [n.dims for n in before.neurons]
+
+
+def test_a_scalar_of_all_samples_is_no_neuron() -> None:
+    found = analysed(
+        """g (float[N,6] x, float[6,8] w_1) => (float y, float[N,8] r)
+        { l = ReduceMax <keepdims = 0> (x) y = Relu (l) h = MatMul (x, w_1) r = Relu (h) }"""
+    )
+    assert [site.node for site in found.neurons] == ["r"]
+    assert found.domains["y"] is S

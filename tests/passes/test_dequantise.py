@@ -17,10 +17,12 @@ from small_network import SHAPE, ann_outputs, small_model
 import snncc
 from snncc.config import Config
 from snncc.context import Context
+from snncc.errors import ModelError
 from snncc.graph import constant, export_model, import_graph, infer_shapes
 from snncc.passes.constants import ConstantsToInitializers
 from snncc.passes.dequantise import Dequantise
 from snncc.passes.normalise import NORMALISE
+from snncc.passes.quantisation import Scheme, dequantised
 from snncc.passes.remove_noops import RemoveNoOps
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>\n'
@@ -382,3 +384,24 @@ def test_a_network_quantised_by_onnxruntime(way: str, tmp_path: Path) -> None:
     spiking = network.run(images(32))["logits"]
     assert np.linalg.norm(spiking - want) < 0.06 * np.linalg.norm(want)
     assert any("read through to floating point" in line for line in network.record.warnings)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_sizes_that_contradict_each_other_are_named(size: int) -> None:
+    model = quantised(
+        """q = QuantizeLinear (x, s, z) [mul] m = QLinearMatMul (q, s, z, w, ws, wz, t, u)
+        y = DequantizeLinear (m, t, u)""",
+        "[2,3]",
+        f"""{UNSIGNED}, int8[3,5] w = {{1,2,3,4,5,6,7,8,9,1,2,3,4,5,6}},
+        float[{size}] ws = {{{",".join(["0.1"] * size)}}}, int8[{size}] wz = {{{",".join(["0"] * size)}}}""",
+        "float[2,5] y",
+    )
+    reason = f"{size} scales for 5 channels"
+    with pytest.raises(ModelError, match=rf"^node 'mul' \(QLinearMatMul\): {reason}; export the network again"):
+        read_through(model)
+
+
+def test_scales_of_a_single_value_are_refused() -> None:
+    scheme = Scheme(np.ones(2, np.float32), np.zeros(2, np.int8))
+    with pytest.raises(ValueError, match="2 scales for a single value"):
+        dequantised(np.array(3, np.int8), scheme)

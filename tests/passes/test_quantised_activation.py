@@ -15,7 +15,8 @@ from snncc.passes.normalise import NORMALISE
 from snncc.passes.quantised_activation import RecogniseQuantisedActivations
 
 CONSTANTS = """float lam = {2.5}, float levels = {8}, float half = {0.5}, float zero = {0}, float one = {1},
-    float step = {0.3125}, float many = {3.2}, float[1] also = {2.5}, float minus = {-4}, float seven = {7}"""
+    float step = {0.3125}, float many = {3.2}, float[1] also = {2.5}, float minus = {-4},
+    float seven = {7}, float huge = {1e38}"""
 QCFS = "d = Div(x, lam) c = Clip(d, zero, one) m = Mul(c, levels) a = Add(m, half)"
 FORMS = {
     "QCFS": f"{QCFS} [act] f = Floor(a) e = Div(f, levels) y = Mul(e, lam)",
@@ -121,6 +122,13 @@ def test_what_stands_before_and_after_stays() -> None:
 def test_left_alone(body: str) -> None:
     _, ctx, _ = recognised(body)
     assert not ctx.quantised
+
+
+@pytest.mark.parametrize(("to", "back"), [("Div", "Mul"), ("Mul", "Div")])
+def test_steps_beyond_the_range_of_numbers_stay_in_units_of_steps(to: str, back: str) -> None:
+    _, ctx, ops = recognised(f"d = {to}(x, huge) c = Clip(d, zero, levels) r = Round(c) y = {back}(r, huge)")
+    assert list(ctx.quantised.values()) == [QuantisedActivation(8.0, 8, 0.5)]
+    assert ops == [to, "Clip", back]
 
 
 def test_a_step_with_other_readers_is_left_alone() -> None:

@@ -18,7 +18,7 @@ import snncc
 from snncc import artifact as artifact_module
 from snncc.artifact import VERSION, build, read_record, save
 from snncc.config import Config
-from snncc.errors import ArtifactError, ModelError, UsageError
+from snncc.errors import ArtifactError, ModelError, ResourceError, UsageError
 from snncc.runtime.unlower import lowered_graph
 
 KEYS = {"version", "source", "config", "calibration", "network", "layers", "warnings"}
@@ -164,7 +164,7 @@ def test_too_little_memory_to_write_is_no_invalid_network(
         raise EncodeError("Failed to serialize proto")
 
     monkeypatch.setattr(onnx.checker, "check_model", fails)
-    with pytest.raises(MemoryError, match="not enough memory"):
+    with pytest.raises(ResourceError, match="not enough memory"):
         build(lowered_graph(network.model), network.record, {})
 
 

@@ -281,3 +281,13 @@ def test_large_weights_are_not_copied() -> None:
     feed = {"x": np.ones((2, 64), np.float32), "c": np.array(True)}
     np.testing.assert_array_equal(run(exported, feed)[0], run(model, feed)[0])
     np.testing.assert_array_equal(constant(weight), values)
+
+
+def test_a_subgraphs_output_that_says_nothing_can_be_exported_again() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[2,3] x, bool c) => (float[2,3] y) {
+        y = If (c) <then_branch = t () => (float[2,3] p) { p = Neg(x) },
+                    else_branch = e () => (float[2,3] q) { q = Abs(x) }> }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.node[0].attribute[0].g.output[0].type.Clear()
+    exported = export_model(import_graph(model))
+    onnx.checker.check_model(exported, full_check=True)

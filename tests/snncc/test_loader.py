@@ -385,3 +385,9 @@ def test_weights_of_the_wrong_size() -> None:
     tensor.dims[0] = 10**9
     model.graph.initializer[0].CopyFrom(tensor)
     assert "tensor 'w' holds 12 bytes instead of 4000000000" in message(model)
+
+
+def test_an_opset_that_the_runtime_lacks_of_its_own_domain() -> None:
+    model = parse(RELU)
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 99))
+    assert "doesn't run opset 99 of the domain 'com.microsoft' with IR version 8" in message(model)

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
-from small_networks import NETWORKS, inputs_of
+from small_networks import NETWORKS, inputs_of, parse
 
 import snncc
 from snncc.config import Config
 from snncc.context import Context
-from snncc.errors import ModelError, PassError, UnsupportedModelError
+from snncc.errors import ModelError, PassError, ResourceError, UnsupportedModelError
 from snncc.graph import import_graph
 from snncc.passes.base import Pass
 from snncc.pipeline import ANALYSE, Hook, convert, relative_error
@@ -113,6 +113,31 @@ def test_unforeseen_failure_names_the_pass_and_those_before() -> None:
     with pytest.raises(PassError, match=r"pass Break failed \(KeyError: 'missing'\) after: Nothing; ") as caught:
         Hook().run((Nothing(), Break()), graph(), Context(Config()))
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+@dataclass(frozen=True)
+class TakeMuch(Pass):
+    """Asks for more memory than there is."""
+
+    def run(self, graph: gs.Graph, ctx: Context) -> bool:
+        raise MemoryError
+
+
+def test_too_little_memory_is_no_failure_of_the_pass() -> None:
+    with pytest.raises(ResourceError, match="not enough memory in pass TakeMuch: try a smaller --batch-size"):
+        Hook().run((Nothing(), TakeMuch()), graph(), Context(Config()))
+    assert issubclass(ResourceError, MemoryError)
+
+
+def test_a_value_larger_than_any_networks_is_refused_before_it_is_made() -> None:
+    model = parse(
+        """g (float[N,6] x, float[6,6] w_1) => (float[N,6] y) <int64[2] dims = {2, 2147483648}, int64[1] axis = {1}>
+        { c = ConstantOfShape (dims) s = ReduceSum (c, axis) m = ReduceMax (s)
+          h = MatMul (x, w_1) a = Add (h, m) y = Relu (a) }""",
+        check=False,
+    )
+    with pytest.raises(UnsupportedModelError, match=r"\(ConstantOfShape\): its output 'c' .* takes 16 GiB; export"):
+        snncc.compile(model)
 
 
 def test_errors_meant_for_the_user_pass_through() -> None:
