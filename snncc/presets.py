@@ -120,7 +120,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             {"weight_calibration": True},
             method="joint",
             sensitivity="uneven",
-            budget=Budget("relative", 0.75),
+            budget=Budget("relative", 0.72),
         ),
     }
 )
