@@ -2,17 +2,19 @@
 
     mean over time ── Atanh      ->      mean over time ── Max(-1) ── Min(1) ── Atanh
 
-Where the ANN's value is defined, it lies within these bounds, so nothing is lost. (Among neurons, lowering guards what
-keeps a sum over time.)
+Where the ANN's value is defined, it lies within these bounds, which are those of its own type, so nothing is lost.
+(Among neurons, lowering guards what keeps a sum over time.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from snncc.analysis import Domain
 from snncc.context import Context
@@ -20,16 +22,20 @@ from snncc.graph import Names, shape_of
 from snncc.passes.base import Pass
 from snncc.passes.nonnegative import nonnegative
 
-_OPEN = 1.0 - 2.0**-11
-"""The largest number below 1 in half precision."""
-_DOMAINS: dict[str, tuple[float, float | None]] = {
-    "Acos": (-1.0, 1.0),
-    "Acosh": (1.0, None),
-    "Asin": (-1.0, 1.0),
-    "Atanh": (-_OPEN, _OPEN),
-    "Log": (2.0**-24, None),
-    "Sqrt": (0.0, None),
+_Bounds = tuple[Any, Any]
+_DOMAINS: dict[str, Callable[[np.dtype[Any]], _Bounds]] = {
+    "Acos": lambda _: (-1, 1),
+    "Acosh": lambda _: (1, None),
+    "Asin": lambda _: (-1, 1),
+    "Atanh": lambda dtype: (-_below_one(dtype), _below_one(dtype)),
+    "Log": lambda dtype: (np.finfo(dtype).tiny, None),
+    "Sqrt": lambda _: (0, None),
 }
+"""The numbers of a type that a function is defined for: the least and the largest."""
+
+
+def _below_one(dtype: np.dtype[Any]) -> Any:
+    return np.nextafter(dtype.type(1), dtype.type(0))
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,18 @@ class KeepInDomain(Pass):
         """Insert the clips in place; the readout is what `ctx.analysis` says."""
         names, changed = Names(graph), False
         for node in list(graph.nodes):
-            bounds = _DOMAINS.get(node.op) if node.domain in (None, "") else None
-            if bounds is None or ctx.analysis.domains.get(node.name) is not Domain.READOUT:
+            domain = _DOMAINS.get(node.op) if node.domain in (None, "") else None
+            if domain is None or ctx.analysis.domains.get(node.name) is not Domain.READOUT:
                 continue
             source = node.inputs[0]
             if node.op == "Sqrt" and nonnegative(source):
                 continue
-            for op, limit in zip(("Max", "Min"), bounds, strict=True):  # a Clip from 0 would be taken for a neuron
+            dtype = np.dtype(source.dtype or np.float32)
+            for op, limit in zip(
+                ("Max", "Min"), domain(dtype), strict=True
+            ):  # a Clip from 0 would be taken for a neuron
                 if limit is not None:
-                    source = _bounded(graph, op, source, limit, names)
+                    source = _bounded(graph, op, source, np.array(limit, dtype), names)
             node.inputs[0] = source
             changed = True
         if changed:
@@ -58,10 +67,9 @@ class KeepInDomain(Pass):
         return changed
 
 
-def _bounded(graph: gs.Graph, op: str, source: gs.Tensor, limit: float, names: Names) -> gs.Tensor:
-    dtype = np.dtype(source.dtype or np.float32)
-    bound = gs.Constant(names.new(f"{source.name}.{op.lower()}.bound"), np.array(limit, dtype))
-    inside = gs.Variable(names.new(f"{source.name}.{op.lower()}"), dtype=dtype, shape=shape_of(source))
+def _bounded(graph: gs.Graph, op: str, source: gs.Tensor, limit: NDArray[Any], names: Names) -> gs.Tensor:
+    bound = gs.Constant(names.new(f"{source.name}.{op.lower()}.bound"), limit)
+    inside = gs.Variable(names.new(f"{source.name}.{op.lower()}"), dtype=limit.dtype, shape=shape_of(source))
     name = names.new(f"{op}:{source.name}")
     graph.nodes.append(gs.Node(op, name=name, inputs=[source, bound], outputs=[inside]))
     return inside

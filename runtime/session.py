@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from snncc.errors import ModelError
+from snncc.errors import ModelError, ResourceError
 from snncc.graph import first_line
 from snncc.packed import Packed, pack
 
@@ -52,6 +52,7 @@ class Session:
 
         Raises:
             ModelError: ONNX Runtime can't load it.
+            ResourceError: there is too little memory.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -66,6 +67,8 @@ class Session:
             self._weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in packed.weights.values()]
             options.add_external_initializers(list(packed.weights), self._weights)
             self._session = ort.InferenceSession(packed.message, options, providers=["CPUExecutionProvider"])
+        except MemoryError as error:
+            raise ResourceError(f"{what}: not enough memory to load it") from error
         except Exception as error:  # onnxruntime raises its own types and plain RuntimeError
             raise ModelError(f"{what}: ONNX Runtime can't load it: {first_line(error)}") from error
         self._what = what

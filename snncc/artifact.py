@@ -33,8 +33,7 @@ from snncc.external_data import MAX_TOTAL_BYTES
 from snncc.graph import DOMAIN, export_model, first_line
 from snncc.loader import MAX_MESSAGE_BYTES
 from snncc.neurons.functions import functions
-from snncc.packed import outer_tensors, write
-from snncc.protos import without_large_initializers
+from snncc.packed import described, write
 
 VERSION = "0.1.0"
 FUNCTIONS_VERSION = 1
@@ -182,9 +181,8 @@ def build(graph: gs.Graph, record: Record, metadata: dict[str, str]) -> onnx.Mod
     _write_metadata(model, record, metadata)
     check_size(graph)
     try:
-        checked = without_large_initializers(model) if outer_tensors(model) else model
-        onnx.checker.check_model(checked, full_check=True)
-    except EncodeError as error:  # without its large weights it isn't too large for a message
+        onnx.checker.check_model(described(model), full_check=True)
+    except (EncodeError, MemoryError) as error:  # without its large weights it isn't too large for a message
         raise ResourceError("not enough memory to write the compiled network") from error
     except Exception as error:
         raise ModelError(f"the compiled network is not valid ONNX, please report this: {first_line(error)}") from error
@@ -277,7 +275,7 @@ def _check_types(part: Record | LayerRecord) -> None:
 def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> list[Path]:
     """Write a model whole or not at all: to temporary files beside the target, which then take their names.
 
-    Weights that an ONNX file can't hold, as there are more than 1.5 GiB of them, go into `NAME.data` beside it.
+    Weights that an ONNX file can't hold, as there are more than 1.5 GiB of them, go into a file beside it.
 
     Returns:
         The files.

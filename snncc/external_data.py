@@ -18,6 +18,7 @@ MAX_TOTAL_BYTES = 16 * 2**30
 """Most external data that is read or written, and the largest file that it may stand in."""
 
 _CHUNK = 2**24
+_TYPED = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _PACKED = {
     code: bits
     for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4), ("INT2", 2), ("UINT2", 2))
@@ -69,11 +70,18 @@ def check_stored_sizes(model: onnx.ModelProto) -> None:
         ModelError: it doesn't.
     """
     for tensor in all_tensors(model):
+        if any(dim < 0 for dim in tensor.dims):
+            raise ModelError(f"tensor '{tensor.name}' has the negative size {list(tensor.dims)}; export it again")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             continue
+        fields = [field for field in _TYPED if len(getattr(tensor, field))]
+        fields += ["raw_data"] if tensor.HasField("raw_data") else []
+        if len(fields) > 1:
+            raise ModelError(f"tensor '{tensor.name}' has its values twice ({', '.join(fields)}); export it again")
         expected = _stored_bytes(tensor)
-        found, unit = len(tensor.raw_data), "bytes"
-        if expected is not None and not tensor.HasField("raw_data"):
+        if tensor.HasField("raw_data"):
+            found, unit = len(tensor.raw_data), "bytes"
+        elif expected is not None:
             field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
             expected, found, unit = _stored_numbers(tensor), len(getattr(tensor, field)), "numbers"
         if expected is not None and found != expected:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from snncc.errors import ModelError
+from snncc.errors import ModelError, ResourceError
 from snncc.external_data import check_stored_sizes, external_tensors, load_external
 from snncc.graph import DOMAIN, Dim, first_line, known_dim
 from snncc.model_checks import (
@@ -127,6 +127,8 @@ def _loaded(model: onnx.ModelProto, name: str, path: Path | None, digest: hashli
         return LoadedModel(model, name, digest.hexdigest(), _specs(model, "input"), _specs(model, "output"))
     except ModelError as error:
         raise ModelError(f"{label}: {error}") from error.__cause__
+    except MemoryError as error:
+        raise ResourceError(f"{label}: not enough memory to read it") from error
     except Exception as error:  # a damaged file can say anything: whatever stumbles over it, it is the file's fault
         raise ModelError(f"{label}: is no valid ONNX model ({first_line(error)}); export it again") from error
 

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from snncc.errors import ModelError
 from snncc.external_data import ExternalTensor
 from snncc.graph import first_line
-from snncc.packed import COPIED_BYTES, outer_tensors, stub
+from snncc.packed import described
 from snncc.protos import all_graphs, all_nodes, all_tensors, describe, domain_of, narrow_weights, opset_versions
 
 MAX_NODES = 100_000
@@ -82,24 +82,27 @@ def check_types(model: onnx.ModelProto) -> None:
                 f"input or output '{info.name}' is bfloat16, which can't be fed; export it with float32 at both ends"
             )
 
-    weights = narrow_weights(model)
-
     def check(name: str, code: int) -> None:
-        if name in weights:
-            return
         values = onnx.TensorProto.DataType.values()
         kind = onnx.TensorProto.DataType.Name(code) if code in values else f"unknown type {code}"
         if kind.startswith((*_UNSUPPORTED_TYPES, "unknown")):
             raise ModelError(f"tensor '{name}' is {kind.lower()}: not supported in this version; export it in float32")
 
+    weights = narrow_weights(model)
     for graph in all_graphs(model):
         for info in (*graph.input, *graph.output, *graph.value_info):
-            if info.type.HasField("tensor_type"):
+            if info.type.HasField("tensor_type") and info.name not in weights:
                 check(info.name, info.type.tensor_type.elem_type)
-    for tensor in all_tensors(model):
-        check(tensor.name or "of a Constant", tensor.data_type)
+        for tensor in graph.initializer:
+            if tensor.name not in weights:
+                check(tensor.name, tensor.data_type)
+        for sparse in graph.sparse_initializer:
+            check(sparse.values.name, sparse.values.data_type)
     for node, _ in all_nodes(model):
         for attribute in node.attribute:
+            for tensor in (attribute.t, attribute.sparse_tensor.values, *attribute.tensors):
+                if tensor.data_type:
+                    check(tensor.name or "of a Constant", tensor.data_type)
             if node.op_type == "Cast" and attribute.name == "to":
                 check(node.output[0], attribute.i)
 
@@ -237,17 +240,19 @@ def check_graph(model: onnx.ModelProto, external: list[ExternalTensor]) -> None:
 
     An input or output without a shape is one of unknown rank, which runtimes accept and only the checker doesn't.
     """
-    outer = outer_tensors(model, COPIED_BYTES)
-    light = model
-    if outer or external or any(not _has_shape(info) for info in (*model.graph.input, *model.graph.output)):
-        light = onnx.ModelProto()
-        light.CopyFrom(stub(model, outer))
+    light = described(model)
+    if external or any(not _has_shape(info) for info in (*model.graph.input, *model.graph.output)):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(light)
+        light = copy
         for tensor in all_tensors(light):
             _empty(tensor)
         for info in (*light.graph.input, *light.graph.output):
             info.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(light)
+    except MemoryError:
+        raise
     except Exception as error:  # the checker raises ValidationError, and RuntimeError or ValueError from C++
         raise ModelError(f"is no valid ONNX model: {first_line(error)}; export it again") from error
 

@@ -202,7 +202,7 @@ class SpikingNetwork:
         return self.record.to_dict()
 
     def save(self, path: str | os.PathLike[str]) -> list[Path]:
-        """Write the artifact, whole or not at all; more than 1.5 GiB of weights go into `NAME.data` beside it.
+        """Write the artifact, whole or not at all; more than 1.5 GiB of weights go into a file beside it.
 
         Returns:
             The files.

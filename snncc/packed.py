@@ -1,12 +1,14 @@
 """Models larger than a protobuf message, which holds at most 2 GiB: large weights stand beside the message.
 
 In memory they are arrays that ONNX Runtime takes as they are; on disk they are in one file beside the model's,
-`NAME.onnx.data`, as ONNX's external data. Whatever writes or runs a model goes through here.
+`NAME.onnx.DIGEST.data`, as ONNX's external data. Whatever writes or runs a model goes through here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from snncc.atomic import replacing
@@ -54,7 +57,10 @@ def pack(model: onnx.ModelProto) -> Packed:
 
 
 def write(model: onnx.ModelProto, path: Path) -> list[Path]:
-    """Write a model whole or not at all; weights that don't fit into its file go into one beside it, `NAME.data`.
+    """Write a model whole or not at all; weights that don't fit into its file go into one beside it.
+
+    That file bears a digest of its content in its name, `NAME.DIGEST.data`, so that whatever happens each model finds
+    its own. The one that the replaced model had is deleted.
 
     Returns:
         The files.
@@ -65,17 +71,21 @@ def write(model: onnx.ModelProto, path: Path) -> list[Path]:
     """
     outer = outer_tensors(model)
     if not outer:
+        before = _written_before(path)
         with replacing(path) as stream:
             stream.write(model.SerializeToString(deterministic=True))
+        for old in before:
+            old.unlink(missing_ok=True)
         return [path]
-    beside = path.with_name(f"{path.name}.data")
-    if beside.exists() and not path.exists():
-        raise OSError(f"'{beside.name}' is there already and may hold another model's weights")
+    beside = path.with_name(f"{_safe(path.name)}.{_digest(outer)}.data")
+    before = _written_before(path) - {beside}
     with replacing(path) as stream, replacing(beside) as data:
         stream.write(stub(model, outer, beside.name).SerializeToString(deterministic=True))
         for tensor, offset in _placed(outer):
             data.seek(offset)
             data.write(onnx.numpy_helper.to_array(tensor).data)
+    for old in before:
+        old.unlink(missing_ok=True)
     return [path, beside]
 
 
@@ -90,8 +100,12 @@ def outer_tensors(model: onnx.ModelProto, limit: int | None = None) -> dict[str,
     if sum(_size(tensor) for tensor in large) <= limit:
         return {}
     names = Counter(name for graph in graphs for name in _defined(graph))
-    names.update(info.name for graph in graphs[1:] for info in graph.input)
-    return {tensor.name: tensor for tensor in large if names[tensor.name] == 1}
+    # An input may have a main graph's initializer for its default value; in a subgraph it would mean something else.
+    names.update({i.name for i in model.graph.input} - {t.name for t in model.graph.initializer})
+    # ONNX Runtime drops what nobody reads, and a subgraph can't return what isn't its own.
+    read = {name for graph in graphs for node in graph.node for name in node.input}
+    returned = {info.name for graph in graphs[1:] for info in graph.output}
+    return {t.name: t for t in large if names[t.name] == 1 and t.name in read and t.name not in returned}
 
 
 def stub(model: onnx.ModelProto, outer: dict[str, onnx.TensorProto], location: str = "weights") -> onnx.ModelProto:
@@ -106,13 +120,7 @@ def stub(model: onnx.ModelProto, outer: dict[str, onnx.TensorProto], location: s
     """
     if not outer:
         return model
-    light = onnx.ModelProto()
-    copy_fields(model, light, except_for="graph")
-    copy_fields(model.graph, light.graph, except_for="initializer")
-    light.graph.initializer.extend(t for t in model.graph.initializer if t.name not in outer)
-    for graph in nested_graphs(light.graph):
-        for tensor in [t for t in graph.initializer if t.name in outer]:
-            graph.initializer.remove(tensor)
+    light = _without(model, outer)
     for tensor, offset in _placed(outer):
         reference = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         reference.data_location = onnx.TensorProto.EXTERNAL
@@ -120,6 +128,59 @@ def stub(model: onnx.ModelProto, outer: dict[str, onnx.TensorProto], location: s
             reference.external_data.add(key=key, value=str(value))
         light.graph.initializer.append(reference)
     return light
+
+
+def described(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model for ONNX's checker, which would make copies of large weights: they are inputs instead."""
+    outer = outer_tensors(model, COPIED_BYTES)
+    if not outer:
+        return model
+    light = _without(model, outer)
+    inputs = {info.name for info in light.graph.input}
+    for tensor in outer.values():
+        if tensor.name not in inputs:
+            light.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
+    return light
+
+
+def _without(model: onnx.ModelProto, outer: dict[str, onnx.TensorProto]) -> onnx.ModelProto:
+    """Return a copy of a model without some initializers."""
+    light = onnx.ModelProto()
+    copy_fields(model, light, except_for="graph")
+    copy_fields(model.graph, light.graph, except_for="initializer")
+    light.graph.initializer.extend(t for t in model.graph.initializer if t.name not in outer)
+    for graph in nested_graphs(light.graph):
+        for tensor in [t for t in graph.initializer if t.name in outer]:
+            graph.initializer.remove(tensor)
+    return light
+
+
+def _digest(outer: dict[str, onnx.TensorProto]) -> str:
+    digest = hashlib.sha256()
+    for tensor in outer.values():
+        digest.update(onnx.numpy_helper.to_array(tensor).data)
+    return digest.hexdigest()[:16]
+
+
+def _safe(name: str) -> str:
+    """Return a file's name without what has a meaning in other systems' paths."""
+    return re.sub(r"[^\w.-]", "_", name)
+
+
+def _written_before(path: Path) -> set[Path]:
+    """Return the files that an earlier `write` put beside a model that is to be replaced."""
+    own = re.compile(re.escape(_safe(path.name)) + r"\.[0-9a-f]{16}\.data")
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_INLINE_BYTES:
+            return set()
+        old = onnx.ModelProto.FromString(path.read_bytes())
+    except (OSError, DecodeError):
+        return set()
+    entries = (entry for tensor in old.graph.initializer for entry in tensor.external_data)
+    named = {entry.value for entry in entries if entry.key == "location"}
+    return {path.with_name(name) for name in named if own.fullmatch(name)}
 
 
 def _placed(outer: dict[str, onnx.TensorProto]) -> Iterator[tuple[onnx.TensorProto, int]]:
@@ -146,5 +207,6 @@ def _is_plain(tensor: onnx.TensorProto) -> bool:
 def _defined(graph: onnx.GraphProto) -> Iterator[str]:
     """Yield the names that a graph gives to values, inputs aside."""
     yield from (tensor.name for tensor in graph.initializer)
+    yield from (sparse.values.name for sparse in graph.sparse_initializer)
     for node in graph.node:
         yield from node.output

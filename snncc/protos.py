@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -121,16 +122,22 @@ def narrow_weights(model: onnx.ModelProto) -> dict[str, int]:
     Weights are dequantised and nothing else; what saturates a type, as QuantizeLinear does, isn't the same in another.
     """
     wider = {_TYPES[narrow]: _TYPES[wide] for narrow, wide in _PACKED.items() if narrow in _TYPES}
-    found = {t.name: wider[t.data_type] for g in all_graphs(model) for t in g.initializer if t.data_type in wider}
+    graphs = list(all_graphs(model))
+    found = {t.name: wider[t.data_type] for g in graphs for t in g.initializer if t.data_type in wider}
     if not found:
         return {}
+    # A name that means something else in another graph, or that leaves one, is left alone.
+    defined = Counter(t.name for g in graphs for t in g.initializer)
+    defined.update(name for node, _ in all_nodes(model) for name in node.output)
+    defined.update(info.name for g in graphs for info in g.output)
+    defined.update(name for function in model.functions for name in function.input)
     for node, _ in all_nodes(model):
-        weights = node.op_type == "DequantizeLinear" and len(node.input) > 0 and node.input[0] in found
+        dequantises = node.op_type == "DequantizeLinear" and not domain_of(node.domain)
+        weights = dequantises and len(node.input) > 0 and node.input[0] in found
         for position, name in enumerate(node.input):
             if name in found and not (weights and position in (0, 2)):
                 del found[name]
-    outputs = {info.name for graph in all_graphs(model) for info in graph.output}
-    return {name: kind for name, kind in found.items() if name not in outputs}
+    return {name: kind for name, kind in found.items() if defined[name] == 1}
 
 
 def widen_weights(model: onnx.ModelProto) -> None:

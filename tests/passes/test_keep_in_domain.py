@@ -11,7 +11,8 @@ import snncc
 from snncc.config import Config
 
 NET = """g (float[N,6] x, float[6,8] w_1, float[8,4] w_2) => (float[N,4] y)
-<float low = {{-1}}, float high = {{1}}, float one = {{1}}, float three = {{3}}> {{
+<float low = {{-1}}, float high = {{1}}, float one = {{1}}, float three = {{3}},
+ float ten = {{10}}, float tiny = {{1e-12}}> {{
     h = MatMul (x, w_1) r = Relu (h) m = MatMul (r, w_2) s = Tanh (m) {body} }}"""
 # Each is defined for s in (-1, 1), at whose ends a Tanh of large values lies.
 BODIES = {
@@ -50,12 +51,22 @@ def test_an_approximation_beyond_the_domain_is_brought_back(op: str, body: str, 
     network, _, data = compiled(body)
     values = network.run(data)["y"]
     assert np.isfinite(values).all()
-    value = {"Atanh": np.arctanh(np.float32(1 - 2.0**-11)), "Log": np.log(np.float32(2.0**-24)), "Sqrt": 0.0}[op]
+    one, zero = np.float32(1), np.float32(0)
+    value = {"Atanh": np.arctanh(np.nextafter(one, zero)), "Log": np.log(np.finfo(np.float32).tiny), "Sqrt": 0.0}[op]
     assert np.isclose(np.abs(values), abs(value), rtol=1e-5).any()
 
 
-def test_nothing_is_lost_within_the_domain() -> None:
-    network, model, data = compiled("k = Div (s, three) y = Atanh (k)", timesteps=256)
+@pytest.mark.parametrize(
+    "body",
+    [
+        "k = Div (s, three) y = Atanh (k)",
+        "p = Softmax (m) y = Log (p)",
+        "t = Mul (m, ten) p = Softmax (t) e = Add (p, tiny) y = Log (e)",  # down to -27
+        "t = Tanh (m) y = Atanh (t)",
+    ],
+)
+def test_nothing_is_lost_within_the_domain(body: str) -> None:
+    network, model, data = compiled(body, timesteps=256)
     expected = run(model, data)["y"]
     assert np.linalg.norm(network.run(data)["y"] - expected) < 0.02 * np.linalg.norm(expected)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from small_networks import parse
 
-from snncc.errors import ModelError
+from snncc.errors import ModelError, ResourceError
+from snncc.loader import load_model
 from snncc.runtime.session import Session
 
 MODEL = parse("g (float[N,3] x, float[N,3] z) => (float[N,3] y, float[N,3] d) { y = Add (x, z) d = Sub (x, z) }")
@@ -48,3 +50,16 @@ def test_arrays_of_another_shape_are_refused() -> None:
     results = {"y": np.empty((2, 3), np.float32), "d": np.empty((3, 3), np.float32)}
     with pytest.raises(ModelError, match=r"^the network: ONNX Runtime failed: "):
         Session(MODEL, "the network").run_into({"x": x, "z": x}, results)
+
+
+def test_too_little_memory_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ort, "InferenceSession", fails)
+        with pytest.raises(ResourceError, match="the network: not enough memory to load it"):
+            Session(MODEL, "the network")
+    monkeypatch.setattr(onnx.checker, "check_model", fails)
+    with pytest.raises(ResourceError, match="model in memory: not enough memory to read it"):
+        load_model(MODEL)

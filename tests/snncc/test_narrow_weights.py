@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import snncc
 from snncc.config import Config
 from snncc.loader import load_model
+from snncc.protos import narrow_weights, widen_weights
 
 KINDS = ["INT4", "UINT4", "INT2", "UINT2"]
 RANGES = {"INT4": (-8, 8), "UINT4": (0, 16), "INT2": (-2, 2), "UINT2": (0, 4)}
@@ -103,3 +104,48 @@ def test_numbers_that_a_tensor_lacks_or_has_too_many_of() -> None:
     assert "tensor 'w' holds 4 numbers instead of 3; export it again" in message(model)
     del model.graph.initializer[0].float_data[1:]
     assert "tensor 'w' holds 1 numbers instead of 3; export it again" in message(model)
+
+
+BRANCHES = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,2] x, bool c) => (float[N,2] y) {
+    y = If (c) <then_branch = t () => (float[N,2] p) { d = DequantizeLinear (q, s) p = Mul (x, d) },
+                else_branch = e () => (float[N,2] r) { f = DequantizeLinear (q, s) r = Mul (x, f) }> }"""
+
+
+@pytest.mark.parametrize(("kind", "values"), [("UINT8", [200, 0]), ("INT32", [100000, 0])])
+def test_a_name_that_means_another_tensor_elsewhere_is_left_alone(kind: str, values: list[int]) -> None:
+    model = onnx.parser.parse_model(BRANCHES)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.1, np.float32), "s"))
+    then, other = (attribute.g for attribute in model.graph.node[0].attribute)
+    then.initializer.append(helper.make_tensor("q", TensorProto.INT4, [2], [1, 2]))
+    other.initializer.append(helper.make_tensor("q", TensorProto.DataType.Value(kind), [2], values))
+    assert narrow_weights(model) == {}
+    assert "tensor 'q' is int4: not supported" in message(model)
+    other.initializer[0].name = other.node[0].input[0] = "z"
+    assert narrow_weights(model) == {"q": TensorProto.INT8}
+    widen_weights(model)
+    np.testing.assert_array_equal(numpy_helper.to_array(other.initializer[0]), values)
+    np.testing.assert_array_equal(numpy_helper.to_array(then.initializer[0]), [1, 2])
+
+
+def test_an_operator_of_that_name_from_another_domain_is_no_dequantisation() -> None:
+    model, _ = network("INT4", raw=True)
+    model.graph.node[0].domain = "com.example"
+    assert narrow_weights(model) == {}
+
+
+def test_a_constant_of_that_name_is_refused() -> None:
+    model, _ = network("INT4", raw=True)
+    constant = helper.make_node("Constant", [], ["k"], value=model.graph.initializer[0])
+    model.graph.node.insert(0, constant)
+    assert "tensor 'q' is int4: not supported" in message(model)
+
+
+def test_negative_sizes_and_values_that_are_there_twice() -> None:
+    model, _ = network("INT4", raw=False)
+    weights = model.graph.initializer[3]
+    del weights.dims[:]
+    weights.dims.extend([-7, -3])
+    assert "tensor 'v' has the negative size [-7, -3]; export it again" in message(model)
+    model, _ = network("INT4", raw=False)
+    model.graph.initializer[3].float_data.extend([0.0] * 21)
+    assert "tensor 'v' has its values twice (float_data, raw_data); export it again" in message(model)

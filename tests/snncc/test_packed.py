@@ -76,7 +76,6 @@ def test_data_in_a_field_of_their_type_and_as_defaults_of_inputs() -> None:
 
 @pytest.mark.usefixtures("low")
 def test_types_that_numpy_lacks_and_shared_names_stay_inside() -> None:
-    names = ["text", "nibbles", "half", "twice"]
     tensors = [
         onnx.helper.make_tensor("text", TensorProto.STRING, [200], ["x"] * 200),
         onnx.helper.make_tensor("nibbles", TensorProto.INT4, [200], [1] * 200),
@@ -85,14 +84,20 @@ def test_types_that_numpy_lacks_and_shared_names_stay_inside() -> None:
     ]
     inner = onnx.helper.make_graph([], "inner", [], [], [tensors[3]])
     node = onnx.helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=onnx.GraphProto())
-    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [], tensors))
-    assert names[2:3] == list(outer_tensors(model))
+    readers = [onnx.helper.make_node("Identity", [t.name], [f"{t.name}.read"]) for t in tensors]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node, *readers], "g", [], [], tensors))
+    assert list(outer_tensors(model)) == ["half"]
+
+
+def beside(path: Path) -> list[Path]:
+    """The files with the weights of the model of that name."""
+    return sorted(path.parent.glob(f"{path.name}.*.data"))
 
 
 @pytest.mark.usefixtures("low")
 def test_written_files_are_read_by_the_stock_runtime_and_by_us(tmp_path: Path) -> None:
     files = write(NET, tmp_path / "net.onnx")
-    assert files == [tmp_path / "net.onnx", tmp_path / "net.onnx.data"]
+    assert files == [tmp_path / "net.onnx", *beside(tmp_path / "net.onnx")]
     assert sorted(tmp_path.iterdir()) == sorted(files)
     assert files[0].stat().st_size < 2000
     x = inputs_of(NET, 3)
@@ -106,13 +111,108 @@ def test_written_files_are_read_by_the_stock_runtime_and_by_us(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("low")
-def test_data_that_may_be_another_models_stay(tmp_path: Path) -> None:
-    beside = tmp_path / "net.onnx.data"
-    beside.write_bytes(b"precious")
-    with pytest.raises(OSError, match="may hold another model's weights"):
-        write(NET, tmp_path / "net.onnx")
-    assert beside.read_bytes() == b"precious"
-    assert list(tmp_path.iterdir()) == [beside]
+@pytest.mark.parametrize("name", ["a:b.onnx", "\\lead.onnx", "sp ace.onnx", "ü.onnx"])
+def test_odd_names_are_read_again(tmp_path: Path, name: str) -> None:
+    files = write(NET, tmp_path / name)
+    assert load_model(files[0]).name == Path(name).stem
+
+
+def test_files_of_others_stay_and_the_replaced_models_own_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = tmp_path / "net.onnx", onnx.ModelProto()
+    other.CopyFrom(NET)
+    other.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.ones((64, 64), np.float32), "w_1"))
+    foreign = [tmp_path / "net.onnx.data", tmp_path / "net.onnx.0123456789abcdef.data"]
+    for file in foreign:
+        file.write_bytes(b"precious")
+    lower(monkeypatch)
+    first = write(NET, path)[1]
+    assert write(NET, path)[1] == first
+    second = write(other, path)[1]
+    assert not first.exists()
+    assert second.exists()
+    monkeypatch.undo()
+    assert write(NET, path) == [path]
+    assert [file.read_bytes() for file in foreign] == [b"precious"] * 2
+    assert sorted(tmp_path.iterdir()) == sorted([path, *foreign])
+
+
+def test_weights_of_the_source_stay_when_their_models_name_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source's message has another name, but its weights bear the one of the target."""
+    lower(monkeypatch)
+    write(NET, tmp_path / "out.onnx")
+    (tmp_path / "out.onnx").rename(tmp_path / "source.onnx")
+    (tmp_path / "out.onnx").write_bytes(b"something else")
+    network = snncc.compile(tmp_path / "source.onnx", calibration=inputs_of(NET, 4))
+    network.save(tmp_path / "out.onnx")
+    np.testing.assert_array_equal(
+        onnx.numpy_helper.to_array(load_model(tmp_path / "source.onnx").model.graph.initializer[0]),
+        onnx.numpy_helper.to_array(NET.graph.initializer[0]),
+    )
+
+
+@pytest.mark.usefixtures("low")
+def test_a_crash_between_the_two_files_leaves_the_old_model_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(NET, tmp_path / "net.onnx")[0]
+    other = onnx.ModelProto()
+    other.CopyFrom(NET)
+    other.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.ones((64, 64), np.float32), "w_1"))
+    replace = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if target == path:
+            raise OSError("the power is gone")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="the power is gone"):
+        write(other, path)
+    first = load_model(path).model.graph.initializer[0]
+    np.testing.assert_array_equal(
+        onnx.numpy_helper.to_array(first), onnx.numpy_helper.to_array(NET.graph.initializer[0])
+    )
+
+
+@pytest.mark.usefixtures("low")
+def test_what_nobody_reads_stays_inside() -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(NET)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((64, 64), np.float32), "left_over"))
+    assert "left_over" not in pack(model).weights
+    x = inputs_of(NET, 3)
+    np.testing.assert_array_equal(Session(model, "it").run(x)["y"], run(NET, x)["y"])
+
+
+BRANCHES = """<ir_version: 8, opset_import: ["" : 17]> g (float[2,64] x, bool c{inputs}) => (float[2,64] y) {{
+    y = If (c) <then_branch = t () => (float[2,64] {out}) <float[2,64] w> {{ p = Neg (w) }},
+                else_branch = e () => (float[2,64] q) {{ q = Abs (x) }}> }}"""
+
+
+@pytest.mark.usefixtures("low")
+@pytest.mark.parametrize(
+    ("out", "inputs", "outer"),
+    [("p", "", {"w", "v"}), ("w", "", {"v"}), ("p", ", float[2,64] w", {"v"})],
+    ids=["read", "returned", "named as an input"],
+)
+def test_weights_of_branches(monkeypatch: pytest.MonkeyPatch, out: str, inputs: str, outer: set[str]) -> None:
+    model = onnx.parser.parse_model(BRANCHES.format(out=out, inputs=inputs).replace("<float[2,64] w>", ""))
+    branch = model.graph.node[0].attribute[0].g
+    branch.initializer.append(onnx.numpy_helper.from_array(np.full((2, 64), 3, np.float32), "w"))
+    if out == "w":
+        del branch.node[:]
+    model.graph.node[0].output[0] = "z"
+    model.graph.node.append(onnx.helper.make_node("MatMul", ["z", "v"], ["y"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(64, dtype=np.float32), "v"))
+    lower(monkeypatch, 100)
+    assert set(outer_tensors(model)) == outer
+    load_model(model)
+    feeds = {"x": np.ones((2, 64), np.float32), "c": np.array(True), "w": np.full((2, 64), 9, np.float32)}
+    session = Session(model, "it")
+    expected = 3.0 if out == "w" else -3.0
+    assert (session.run({name: feeds[name] for name in session.inputs})["y"] == expected).all()
 
 
 @pytest.mark.usefixtures("low")
@@ -138,7 +238,7 @@ def test_compiled_and_run_as_any_other(model: onnx.ModelProto, tmp_path: Path, m
     expected = {backend: plain.run(data, backend=backend)["y"] for backend in ("fused", "ort", "numpy")}
     lower(monkeypatch)
     source = write(model, tmp_path / "net.onnx")[0]
-    assert (tmp_path / "net.onnx.data").exists()
+    assert beside(source)
     network = snncc.compile(source, calibration=data, config=Config(timesteps=4))
     files = network.save(tmp_path / "net.snn.onnx")
     assert len(files) == 2
