@@ -45,7 +45,6 @@ from snncc.passes.base import Pass
 from snncc.passes.lower_scan import lowering_obstacles
 from snncc.passes.sample_size import count_one_sample
 
-_NEURON_ROLES = (Role.ACTIVATION, Role.NEURON)
 _BEFORE_NEURONS = {Traffic.ANALOG, Traffic.FRAMES}
 
 
@@ -115,6 +114,9 @@ def _neuron_nodes(graph: gs.Graph) -> set[str]:
     """
     depends = {t.name for t in graph.inputs}
     found: set[str] = set()
+    # An activation that has been left is none of them.
+    placed = any(spec_of(node).role is Role.NEURON for node in graph.nodes)
+    roles = (Role.NEURON,) if placed else (Role.ACTIVATION,)
     for node in graph.nodes:
         if not any(t.name in depends for t in outer_inputs(node)):
             continue
@@ -122,7 +124,7 @@ def _neuron_nodes(graph: gs.Graph) -> set[str]:
         source = node.inputs[0] if node.inputs else None
         if source is None or str(source.dtype) != "float32" or shape_of(source) == ():
             continue
-        if spec_of(node).role in _NEURON_ROLES:
+        if spec_of(node).role in roles:
             found.add(node.name)
     return found
 

@@ -68,6 +68,8 @@ def sums(ann: Array, snn: NDArray[np.float32], axis: int | None, *, last: bool =
         axis: axis of the channels in `ann`; None: all values are one channel.
         last: the last of them counts instead: they are means already.
     """
+    if ann.ndim == 0:  # one value of all samples
+        ann, snn = ann.reshape(1), snn.reshape(len(snn), 1)
     shape = ann.shape[1:]
     found = np.zeros((5, math.prod(shape)))
     _add(flat(ann, 1), flat(snn, 2), last, found)

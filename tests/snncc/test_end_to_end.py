@@ -191,3 +191,22 @@ def test_functions_that_unfold_without_end_are_refused() -> None:
     bomb = helper.make_model(graph, functions=functions, opset_imports=imports, ir_version=8)
     with pytest.raises(ModelError, match=r"unfolds into .* nodes"):
         snncc.compile(bomb)
+
+
+def test_one_value_of_all_samples_between_neurons() -> None:
+    """A product over the batch: the activation of a scalar is no neuron, and what reads it still converges."""
+    net = model(
+        [
+            *(node("MatMul", "x w", "h"), node("Relu", "h", "r"), node("MatMul", "r u", "s"), node("Relu", "s", "q")),
+            *(node("Mul", "r q", "m"), node("MatMul", "m w", "y")),
+        ],
+        [weights("w", 4, 4), numpy_helper.from_array(np.ones(4, np.float32), "u")],
+        [value("x", [4])],
+        [value("y", [4])],
+    )
+    x = np.random.default_rng(0).random(16).astype(np.float32)
+    network = snncc.compile(net, calibration=x, config=snncc.Config(timesteps=64))
+    assert [layer.name for layer in network.record.layers] == ["r"]
+    session = ort.InferenceSession(net.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = np.concatenate([session.run(None, {"x": x[i : i + 4]})[0] for i in range(0, 16, 4)])
+    assert np.linalg.norm(network.run(x)["y"] - expected) < 0.02 * np.linalg.norm(expected)
