@@ -116,11 +116,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "bs+bsr with sensitivity spike compression: τ per layer, r = 1", _PAPER, "bsr+ssc", "in-context"
         ),
         "best": Preset(
-            "ours: ψ and τ per layer at once, the best of what was simulated, and calibrated weights",
+            "ours: ψ and τ per layer at once, the fewest spikes that lose little in simulation, and calibrated weights",
             {"weight_calibration": True},
             method="joint",
             sensitivity="uneven",
-            budget=Budget("relative", 0.72),
+            budget=Budget("loss", 1.25),
         ),
     }
 )
