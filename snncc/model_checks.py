@@ -222,7 +222,15 @@ def _runtime_operators() -> frozenset[tuple[str, str]]:
 
 
 def check_weights(model: onnx.ModelProto) -> None:
-    """Check that every layer with weights has some: a size of zero passes shape inference and computes nothing."""
+    """Check that every layer has weights, in as many groups as it says: shape inference doesn't ask."""
+    dims = {t.name: list(t.dims) for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose") or domain_of(node.domain) or len(node.input) < 2:
+            continue
+        group = next((a.i for a in node.attribute if a.name == "group"), 1)
+        channels = (dims.get(node.input[1]) or [0])[0]
+        if group < 1 or channels % group:
+            raise ModelError(f"{describe(node)} has {group} groups for {channels} channels; export the network again")
     empty = {t.name for t in model.graph.initializer if 0 in t.dims}
     for node in model.graph.node if empty else ():
         named = next((name for name in node.input[:2] if name in empty), None)

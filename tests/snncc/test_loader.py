@@ -387,6 +387,14 @@ def test_weights_of_the_wrong_size() -> None:
     assert "tensor 'w' holds 12 bytes instead of 4000000000" in message(model)
 
 
+@pytest.mark.parametrize("group", [0, -1, 3, 2**40])
+def test_groups_that_the_channels_do_not_fit(group: int) -> None:
+    text = f"g (float[1,2,4,4] x) => (float[] y) {{ [conv] y = Conv<group = {group}>(x, w) }}"
+    model = parse(TEXT + text)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 1, 1, 1), np.float32), "w"))
+    assert f"node 'conv' (Conv) has {group} groups for 4 channels; export the network again" in message(model)
+
+
 def test_an_opset_that_the_runtime_lacks_of_its_own_domain() -> None:
     model = parse(RELU)
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 99))
