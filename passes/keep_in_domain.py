@@ -40,12 +40,12 @@ def _below_one(dtype: np.dtype[Any]) -> Any:
 
 @dataclass(frozen=True)
 class KeepInDomain(Pass):
-    """Clip what functions with a bounded domain read in the readout."""
+    """Bound what functions with a bounded domain read in the readout."""
 
     preserves_outputs: ClassVar[bool] = False
 
     def run(self, graph: gs.Graph, ctx: Context) -> bool:
-        """Insert the clips in place; the readout is what `ctx.analysis` says."""
+        """Insert the bounds in place; the readout is what `ctx.analysis` says."""
         names, changed = Names(graph), False
         for node in list(graph.nodes):
             domain = _DOMAINS.get(node.op) if node.domain in (None, "") else None
@@ -55,9 +55,8 @@ class KeepInDomain(Pass):
             if node.op == "Sqrt" and nonnegative(source):
                 continue
             dtype = np.dtype(source.dtype or np.float32)
-            for op, limit in zip(
-                ("Max", "Min"), domain(dtype), strict=True
-            ):  # a Clip from 0 would be taken for a neuron
+            # A Clip from 0 would be taken for a neuron.
+            for op, limit in zip(("Max", "Min"), domain(dtype), strict=True):
                 if limit is not None:
                     source = _bounded(graph, op, source, np.array(limit, dtype), names)
             node.inputs[0] = source

@@ -207,7 +207,7 @@ def check_size(graph: gs.Graph, *, limited: bool = True) -> None:
     largest = max(sizes, key=sizes.__getitem__, default="")
     if sizes.get(largest, 0) > _MAX_TENSOR_BYTES:
         raise ModelError(
-            f"tensor '{largest}' takes {sizes[largest] / 2**30:.1f} GiB in single precision, more than the 2 GiB that "
+            f"tensor '{largest}' takes {sizes[largest] / 2**30:.1f} GiB, more than the 2 GiB that "
             "protobuf holds of one tensor: split it into several, which a Concat or a sum joins"
         )
     size = sum(sizes.values())

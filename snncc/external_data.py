@@ -12,19 +12,13 @@ import onnx
 
 from snncc.errors import ModelError
 from snncc.graph import first_line
-from snncc.protos import all_tensors
+from snncc.protos import PACKED_BITS, all_tensors
 
 MAX_TOTAL_BYTES = 16 * 2**30
 """Most external data that is read or written, and the largest file that it may stand in."""
 
 _CHUNK = 2**24
 _TYPED = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
-_PACKED = {
-    code: bits
-    for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4), ("INT2", 2), ("UINT2", 2))
-    if (code := dict(onnx.TensorProto.DataType.items()).get(name)) is not None
-}
-"""Bits of the types of which several numbers share a byte."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +170,7 @@ def _stored_numbers(tensor: onnx.TensorProto) -> int:
     count = int(math.prod(tensor.dims))
     if tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128):
         return 2 * count
-    bits = _PACKED.get(tensor.data_type)
+    bits = PACKED_BITS.get(tensor.data_type)
     return count if bits is None else -(-count * bits // 8)
 
 
@@ -188,5 +182,5 @@ def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
         return None
     if tensor.data_type == onnx.TensorProto.STRING or any(dim < 0 for dim in tensor.dims):
         return None
-    bits = _PACKED.get(tensor.data_type, 8 * itemsize)
+    bits = PACKED_BITS.get(tensor.data_type, 8 * itemsize)
     return int(-(-math.prod(tensor.dims) * bits // 8))

@@ -112,8 +112,11 @@ def widen_bfloat16(model: onnx.ModelProto) -> None:
                 attribute.i = wide
 
 
-_PACKED = {"INT4": "INT8", "UINT4": "UINT8", "INT2": "INT8", "UINT2": "UINT8"}
 _TYPES = dict(onnx.TensorProto.DataType.items())
+_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+PACKED_BITS = {_TYPES[name]: bits for name, bits in _BITS.items() if name in _TYPES}
+"""Bits of the types of which several numbers share a byte, as far as this version of onnx knows them."""
+_IN_BYTES = {"INT4": "INT8", "UINT4": "UINT8", "INT2": "INT8", "UINT2": "UINT8"}
 
 
 def narrow_weights(model: onnx.ModelProto) -> dict[str, int]:
@@ -121,7 +124,7 @@ def narrow_weights(model: onnx.ModelProto) -> dict[str, int]:
 
     Weights are dequantised and nothing else; what saturates a type, as QuantizeLinear does, isn't the same in another.
     """
-    wider = {_TYPES[narrow]: _TYPES[wide] for narrow, wide in _PACKED.items() if narrow in _TYPES}
+    wider = {_TYPES[narrow]: _TYPES[wide] for narrow, wide in _IN_BYTES.items() if narrow in _TYPES}
     graphs = list(all_graphs(model))
     found = {t.name: wider[t.data_type] for g in graphs for t in g.initializer if t.data_type in wider}
     if not found:

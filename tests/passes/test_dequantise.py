@@ -22,7 +22,6 @@ from snncc.graph import constant, export_model, import_graph, infer_shapes
 from snncc.passes.constants import ConstantsToInitializers
 from snncc.passes.dequantise import Dequantise
 from snncc.passes.normalise import NORMALISE
-from snncc.passes.quantisation import Scheme, dequantised
 from snncc.passes.remove_noops import RemoveNoOps
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>\n'
@@ -399,9 +398,3 @@ def test_sizes_that_contradict_each_other_are_named(size: int) -> None:
     reason = f"{size} scales for 5 channels"
     with pytest.raises(ModelError, match=rf"^node 'mul' \(QLinearMatMul\): {reason}; export the network again"):
         read_through(model)
-
-
-def test_scales_of_a_single_value_are_refused() -> None:
-    scheme = Scheme(np.ones(2, np.float32), np.zeros(2, np.int8))
-    with pytest.raises(ValueError, match="2 scales for a single value"):
-        dequantised(np.array(3, np.int8), scheme)

@@ -69,3 +69,9 @@ def test_equal_schemes() -> None:
     several = np.array([0.5, 1], np.float32), np.array([3, 3], np.uint8)
     assert not Scheme(*several, axis=0).equals(Scheme(*several, axis=1))
     assert not Scheme(*several).equals(one)
+
+
+def test_scales_of_a_single_value_are_refused() -> None:
+    scheme = Scheme(np.ones(2, np.float32), np.zeros(2, np.int8))
+    with pytest.raises(ValueError, match="2 scales for a single value"):
+        dequantised(np.array(3, np.int8), scheme)
