@@ -122,7 +122,7 @@ def main() -> None:
         ("refused", "ended in a SnnccError"),
         ("works", "compiled, loaded and finite where the original is"),
         ("original", "compiled; ONNX Runtime can't run the original"),
-        ("gap", "compiled; one operator (a division, say) isn't defined for the approximation"),
+        ("gap", "compiled; an operator (a division, say), or float32, has no value for the approximation"),
         ("exception", "FAILED: another exception, or an error of snncc's own"),
         ("crash", "FAILED: the process died"),
         ("hang", "FAILED: took too long"),

@@ -129,7 +129,10 @@ def lower_to_scan(graph: gs.Graph, ctx: Context, crossing: Sequence[gs.Tensor]) 
 
 
 def lowering_obstacles(graph: gs.Graph, analysis: Analysis) -> list[Obstacle]:
-    """Return the nodes with a state or a window whose size can't be told before the network runs."""
+    """Return the nodes with a state or a window whose size can't be told before the network runs.
+
+    A state, and what a Scan emits, must have a rank that shape inference finds; sizes may come from a first run.
+    """
     found: list[Obstacle] = []
     for node in graph.nodes:
         if analysis.domains[node.name] is not Domain.TEMPORAL:
@@ -140,10 +143,21 @@ def lowering_obstacles(graph: gs.Graph, analysis: Analysis) -> list[Obstacle]:
                 pool_attributes(node)
             except UnsupportedModelError as error:
                 found += error.obstacles
-        if not analysis.foldable and _captures_temporal(node, analysis):
-            unsized = [t for t in node.outputs if not is_missing(t) and not _has_known_size(t, analysis)]
-            found += [_state_obstacle(node, t) for t in unsized[:1]]
+        if analysis.foldable:
+            continue
+        kept = [t for t in _states_before(node, mode, analysis) if shape_of(t) is None]
+        kept += [t for t in node.outputs if not is_missing(t) and shape_of(t) is None and _leaves(t, graph, analysis)]
+        if _captures_temporal(node, analysis):
+            kept += [t for t in node.outputs if not is_missing(t) and not _has_known_size(t, analysis)]
+        found += [_state_obstacle(node, t) for t in kept[:1]]
     return found
+
+
+def _leaves(tensor: gs.Tensor, graph: gs.Graph, analysis: Analysis) -> bool:
+    """Whether the Scan emits a temporal tensor."""
+    readers = [n for n in graph.nodes if any(t.name == tensor.name for t in outer_inputs(n))]
+    is_output = any(t.name == tensor.name for t in graph.outputs)
+    return is_output or any(analysis.domains[n.name] is not Domain.TEMPORAL for n in readers)
 
 
 def _captures_temporal(node: gs.Node, analysis: Analysis) -> bool:
@@ -239,8 +253,8 @@ def guarded(graph: gs.Graph, analysis: Analysis) -> list[tuple[gs.Tensor, list[g
 
 
 def _state_obstacle(node: gs.Node, tensor: gs.Tensor) -> Obstacle:
-    size = "of unknown rank" if tensor.shape is None else f"{list(tensor.shape)}"
-    reason = f"the network must step through a Scan, and the size {size} of this node's state isn't known"
+    what = "rank" if tensor.shape is None else f"size {list(tensor.shape)}"
+    reason = f"the network must step through a Scan, and the {what} of this node's state isn't known"
     return Obstacle(node.name, node.op, reason, "export the network with fixed sizes")
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import onnx
 import onnxruntime as ort
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from snncc.errors import ModelError
 from snncc.external_data import ExternalTensor
@@ -18,6 +21,7 @@ MAX_NODES = 100_000
 MAX_CALL_DEPTH = 64
 """Deepest nesting of calls among local functions."""
 
+_FUNCTIONS = 8  # the first IR version that has them
 _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.ml")
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _UNSUPPORTED_TYPES = ("FLOAT8", "FLOAT4", "FLOAT6", "FLOAT2", "INT4", "UINT4", "INT2", "UINT2", "COMPLEX")
@@ -50,21 +54,30 @@ def check_structure(model: onnx.ModelProto) -> None:
 
 def check_names(model: onnx.ModelProto) -> None:
     """Check that every name and every string in an attribute is text; protobuf hands over what isn't as bytes."""
-    names: list[str | bytes] = [model.graph.name, *(entry.domain for entry in model.opset_import)]
-    for graph in all_graphs(model):
-        for info in (*graph.input, *graph.output, *graph.value_info):
-            names += [info.name, *(dim.dim_param for dim in info.type.tensor_type.shape.dim)]
-    names += [tensor.name for tensor in all_tensors(model)]
-    for node, _ in all_nodes(model):
-        names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
-        names += [_text(value) for a in node.attribute for value in (a.s, *a.strings)]
-    for function in model.functions:
-        names += [function.name, function.domain, *function.input, *function.output]
-    broken = next((name for name in names if not isinstance(name, str)), None)
+    broken = next((text for text in _texts(model) if not isinstance(text, str)), None)
     if broken is not None:
         raise ModelError(
             f"the name or string {broken!r} in it isn't UTF-8 text, so the file is damaged; export it again"
         )
+
+
+def _texts(message: Message) -> Iterator[str | bytes]:
+    """Yield every text in a message and in those that it holds; bytes are texts in attributes, values elsewhere."""
+    if isinstance(message, onnx.TensorProto):  # its values aren't to be copied
+        yield message.name
+        yield message.doc_string
+        for entry in message.external_data:
+            yield from _texts(entry)
+        return
+    for field, value in message.ListFields():
+        values = [value] if isinstance(value, (str, bytes, Message)) else value
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for each in values:
+                yield from _texts(each)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            yield from values
+        elif field.type == FieldDescriptor.TYPE_BYTES:
+            yield from map(_text, values)
 
 
 def _text(value: bytes) -> str | bytes:
@@ -246,10 +259,12 @@ def check_graph(model: onnx.ModelProto, external: list[ExternalTensor]) -> None:
 
     Nor does it get large weights, of which it would make copies.
 
-    An input or output without a shape is one of unknown rank, which runtimes accept and only the checker doesn't.
+    An input or output without a shape is one of unknown rank, which runtimes accept and only the checker doesn't. Local
+    functions are checked whatever the IR version: below 8 the checker passes them by, and runtimes don't.
     """
     light = described(model)
-    if external or any(not _has_shape(info) for info in (*model.graph.input, *model.graph.output)):
+    unchecked = bool(model.functions) and model.ir_version < _FUNCTIONS
+    if external or unchecked or any(not _has_shape(info) for info in (*model.graph.input, *model.graph.output)):
         copy = onnx.ModelProto()
         copy.CopyFrom(light)
         light = copy
@@ -257,6 +272,8 @@ def check_graph(model: onnx.ModelProto, external: list[ExternalTensor]) -> None:
             _empty(tensor)
         for info in (*light.graph.input, *light.graph.output):
             info.type.tensor_type.shape.SetInParent()
+        if unchecked:
+            light.ir_version = _FUNCTIONS
     try:
         onnx.checker.check_model(light)
     except MemoryError:

@@ -283,6 +283,21 @@ def string_that_is_no_text(model: onnx.ModelProto) -> None:
     model.graph.node[0].attribute.append(onnx.helper.make_attribute("mode", b"ne\xa0rest"))
 
 
+def subgraph_name_that_is_no_text(model: onnx.ModelProto) -> None:
+    body = onnx.GraphProto(name="body")
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("then_branch", body))
+    model.ParseFromString(model.SerializeToString().replace(b"body", b"bod\xb2"))
+
+
+def dangling_in_a_function_before_there_were_any(model: onnx.ModelProto) -> None:
+    relu = onnx.helper.make_node("Relu", ["nowhere"], ["b"], "relu")
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model.functions.append(onnx.helper.make_function("local", "act", ["a"], ["b"], [relu], opset))
+    model.graph.node[0].op_type, model.graph.node[0].domain = "act", "local"
+    model.opset_import.append(onnx.helper.make_opsetid("local", 1))
+    model.ir_version = 4
+
+
 def bad_attribute(model: onnx.ModelProto) -> None:
     model.graph.node[0].attribute.append(onnx.helper.make_attribute("colour", "red"))
 
@@ -310,6 +325,8 @@ def bad_attribute(model: onnx.ModelProto) -> None:
         (foreign_opset_below_one, "uses opset -1 of the domain 'com.microsoft'"),
         (name_that_is_no_text, "isn't UTF-8 text"),
         (string_that_is_no_text, "the name or string b'ne\\xa0rest' in it isn't UTF-8 text"),
+        (subgraph_name_that_is_no_text, "the name or string b'bod\\xb2' in it isn't UTF-8 text"),
+        (dangling_in_a_function_before_there_were_any, "Nodes in a function must be topologically sorted"),
         (bad_attribute, "Unrecognized attribute: colour"),
     ],
 )

@@ -20,6 +20,8 @@ STATE = """g (float[2,H] x, float[1] w, float[1] v) => (float[2,P] y) { h = Mul(
     s = ReduceSum <keepdims=0> (r) zero = Constant <value=float {0.0}> () up = Greater(s, zero)
     [branch] b = If (up) <then_branch = t () => (float[2,K] o) { o = Exp(r) },
                           else_branch = e () => (float[2,L] o) { o = Neg(r) }> y = Relu(b) }"""
+RANK = f"""g (float[N,4,1] x, {LAYER}) => (float[N,4] y) {{ [drop] q = Squeeze(x) h = MatMul(q, w) [act] r = Relu(h)
+    c = MatMul(r, v) y = Relu(c) }}"""
 SOFT = f"""g (float[N,4] x, {LAYER}) => (float[N,4] y) {{ h = MatMul(x, w) r = Relu(h) [soft] s = Softmax(r)
     [out] c = MatMul(s, v) y = Relu(c) }}"""
 MIXED = f"""g (float[N,4] x, {LAYER}) => (float[M] y) {{ h = MatMul(x, w) r = Relu(h) c = MatMul(r, v)
@@ -31,6 +33,7 @@ REFUSALS = {
     "no tensor": (SEQUENCE, [], "node 'pack' (SequenceConstruct): its output 's' is no tensor", "without sequences"),
     "padding": (PADDING, [], "node 'pool' (MaxPool): its padding SAME_UPPER depends on", "fixed image size"),
     "state": (STATE, [], "node 'branch' (If): the network must step through a Scan", "with fixed sizes"),
+    "rank": (RANK, [], "node 'act' (Relu): the network must step through a Scan, and the rank", "with fixed sizes"),
     "strict, no neuron": (SOFT, ["--strict"], "node 'soft' (Softmax): it isn't linear", "compile without --strict"),
     "strict, graded": (
         SOFT,
