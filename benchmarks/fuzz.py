@@ -68,6 +68,8 @@ class Worker:
                 stage = text
                 if stage == "original":  # how long that takes says nothing of snncc
                     end = min(end, time.monotonic() + ORIGINAL_SECONDS)
+                elif stage == "run":
+                    end = time.monotonic() + seconds
             elif kind:
                 return kind, text
             else:  # the end of its output

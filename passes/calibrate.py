@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -40,6 +41,8 @@ from snncc.sources import sized_graph
 
 VALUES = 1 << 28
 """Most values of a tensor of one chunk over all timesteps, 1 GB, if one sample hasn't more."""
+GENERATED = 64
+"""Inputs that are made up where there are no data, as long as no tensor has more than `VALUES` for them."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,9 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
             ctx.warn("no calibration data: thresholds come from the steps of the training, biases are not corrected")
         return
     known = dict(ctx.layers)
-    _calibrate_on(graph, ctx, generate_inputs(graph), False, "generated", progress)
+    largest = max((size for size in _sizes(graph) if size), default=1)
+    inputs = generate_inputs(graph, max(1, min(GENERATED, VALUES // largest)))  # a large sample says as much as many
+    _calibrate_on(graph, ctx, inputs, False, "generated", progress)
     ctx.layers.update(known)
     ctx.warn(
         f"no calibration data: the thresholds of {len(missing)} of {len(sites)} layers come from random inputs "
@@ -126,9 +131,9 @@ def _chunk_size(graph: gs.Graph, data: Dataset, config: Config, *, with_snn: boo
     Fewer, where a tensor of so many samples would have more than `VALUES` over time. That depends on the network and on
     T alone: how samples are cut into chunks decides in which order they are added up.
     """
-    first = (graph.inputs[0].shape or [None])[0]
-    if isinstance(first, int) and first > 0:
-        return first
+    batch = _fixed_batch(graph)
+    if batch is not None:
+        return batch
     sizes = _sizes(graph)
     if None in sizes:
         sizes = _sizes(sized_graph(import_graph(export_model(graph)), data))
@@ -139,5 +144,18 @@ def _chunk_size(graph: gs.Graph, data: Dataset, config: Config, *, with_snn: boo
 def _sizes(graph: gs.Graph) -> list[int | None]:
     """Return the number of values of each tensor for one sample, None where it isn't known."""
     shapes = [tensor.shape for tensor in graph.tensors().values() if isinstance(tensor, gs.Variable)]
-    dims = [static_dims(shape and shape[1:]) for shape in shapes]
-    return [None if d is None else math.prod(d) for d in dims]
+    return [_size_of(shape, _fixed_batch(graph)) for shape in shapes]
+
+
+def _size_of(shape: Sequence[Any] | None, batch: int | None) -> int | None:
+    dims = static_dims(shape and shape[1:])
+    if dims is None:
+        return None
+    first = shape[0] if shape and isinstance(shape[0], int) else 0
+    # What a sample becomes may have a first axis that is longer than the batch.
+    return math.prod(dims) * (max(1, first // batch) if batch else 1)
+
+
+def _fixed_batch(graph: gs.Graph) -> int | None:
+    first = (graph.inputs[0].shape or [None])[0]
+    return first if isinstance(first, int) and first > 0 else None

@@ -15,7 +15,7 @@ _MOST_GENERATED = 1 << 28
 """Most values of one input that are made up: a gigabyte of float32."""
 
 
-def generate_inputs(graph: gs.Graph, samples: int = 64, seed: int = 0) -> Dataset:
+def generate_inputs(graph: gs.Graph, samples: int, seed: int = 0) -> Dataset:
     """Make standard normal inputs of the network's shapes (zeros for integer inputs).
 
     Raises:

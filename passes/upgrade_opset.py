@@ -7,6 +7,7 @@ from onnx import inliner, version_converter
 
 from snncc.errors import ModelError
 from snncc.graph import DOMAIN, first_line
+from snncc.model_checks import check_graph
 from snncc.passes.old_operators import explicit_hardmax, old_sampling, set_sampling
 from snncc.protos import all_nodes, domain_of, is_large, opset_versions, without_large_initializers
 
@@ -70,6 +71,7 @@ def _inlined(model: onnx.ModelProto, functions: list[tuple[str, str]]) -> onnx.M
         raise ModelError(
             f"the model-local functions can't be inlined: {first_line(error)}; export the network without functions"
         ) from error
+    check_graph(result, [])  # an attribute of a call may be of a type that its place in the function isn't
     used = {domain_of(node.domain) for node, _ in all_nodes(result)}
     imports = [entry for entry in result.opset_import if domain_of(entry.domain) in used | {""}]
     del result.opset_import[:]

@@ -242,5 +242,5 @@ def _open_batch(graph: gs.Graph) -> bool:
 
 
 def _one_batch(graph: gs.Graph) -> dict[str, NDArray[Any]]:
-    data = generate_inputs(graph)
+    data = generate_inputs(graph, samples=1)
     return data.batch(0, int(graph.inputs[0].shape[0]))

@@ -78,14 +78,14 @@ def test_every_network_compiles_without_data(name: str, per_channel: bool) -> No
 
 def test_generated_inputs_are_repeatable_and_fit() -> None:
     graph = import_graph(NETWORKS["two_inputs"].model())
-    a, b = generate_inputs(graph), generate_inputs(graph)
+    a, b = generate_inputs(graph, 64), generate_inputs(graph, 64)
     assert len(a) == 64
     assert a.fingerprint() == b.fingerprint()
     assert {k: v.shape for k, v in a.arrays.items()} == {"x": (64, 2, 5, 5), "z": (64, 7)}
     graph.inputs[0].shape, graph.inputs[1].shape = [48, 2, 5, 5], [48, 7]
-    assert len(generate_inputs(graph)) == 48
+    assert len(generate_inputs(graph, 64)) == 48
     graph.inputs[0].shape, graph.inputs[1].shape = [100, 2, 5, 5], [100, 7]
-    assert len(generate_inputs(graph)) == 100
+    assert len(generate_inputs(graph, 64)) == 100
 
 
 def test_inputs_of_open_size_cannot_be_generated() -> None:

@@ -164,6 +164,16 @@ def test_model_local_functions_are_inlined(opset: int) -> None:
     assert set(opset_versions(result.opset_import)) == {""}
 
 
+def test_an_attribute_of_a_call_that_is_of_the_wrong_type_is_refused() -> None:
+    text = """g (float[N,3] x) => (float[N,3] y) { z = loc.scaled<k=2.0>(x) y = Relu(z) }
+        <domain: "loc", opset_import: ["" : 17]>
+        scaled <k> (a) => (b) { c = Constant<value_float: float = @k>() b = Mul(a, c) }"""
+    model = read(text, 17, more=', "loc" : 1')
+    model.graph.node[0].attribute[0].CopyFrom(onnx.helper.make_attribute("k", "two"))
+    with pytest.raises(ModelError, match=r"Mismatched attribute type in .*value_float.*; export it again"):
+        upgrade_opset(model)
+
+
 def test_foreign_operators_pass_through() -> None:
     text = "g (float[2,3] x) => (float y) { z = com.microsoft.QuickGelu(x) a = Unsqueeze<axes=[0]>(z) y = Relu(a) }"
     result = upgrade(read(text, 11, more=', "com.microsoft" : 1'))
