@@ -31,6 +31,7 @@ from snncc.errors import Obstacle
 from snncc.graph import is_missing, node_inputs, outer_inputs, producers, shape_of, static_dims
 from snncc.neurons.quantised import QuantisedActivation
 from snncc.ops import (
+    SIZED_BY_VALUES,
     Role,
     channel_axis,
     is_frames,
@@ -255,11 +256,22 @@ def _find_obstacles(graph: gs.Graph, neurons: set[str], result: Analysis) -> Non
             reason = "it gives other values in every run, and so would the spikes that come of it"
             remedy = "export the network for inference (evaluation mode), without random operators"
             result.obstacles.append(Obstacle(node.name, _op_name(node), reason, remedy))
+        if _changes_size(node, result):
+            reason = "how much comes out depends on the values that reach it, which change from timestep to timestep"
+            remedy = "export the network without it, e.g. with a mask that sets to zero what is left out"
+            result.obstacles.append(Obstacle(node.name, _op_name(node), reason, remedy))
         for tensor in node.outputs:
             if not is_missing(tensor) and tensor.type != "tensor_type" and _leaves_its_form(tensor, graph, result):
                 reason = f"its output '{tensor.name}' is no tensor, and has no mean over time"
                 remedy = "export the network without sequences and optional values between its layers"
                 result.obstacles.append(Obstacle(node.name, _op_name(node), reason, remedy))
+
+
+def _changes_size(node: gs.Node, result: Analysis) -> bool:
+    """Whether a temporal node has outputs of another size at each timestep."""
+    picked_by = node.inputs[1:2] if node.op == "Compress" else node.inputs
+    over_time = any(result.tensors.get(t.name) is Domain.TEMPORAL for t in picked_by)
+    return node.op in SIZED_BY_VALUES and node.domain in (None, "") and over_time
 
 
 def _op_name(node: gs.Node) -> str:

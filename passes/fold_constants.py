@@ -16,6 +16,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from snncc.context import Context
 from snncc.graph import Dim, constant, is_missing, shape_of, static_dims, subgraphs_of
+from snncc.ops import SIZED_BY_VALUES
 from snncc.passes.base import Pass
 
 Array = NDArray[np.generic]
@@ -215,7 +216,7 @@ def _affordable(node: gs.Node, inputs: Sequence[Array | None], opset: int, max_b
 
     Exceptions are operators that pick from their input, whose output can't be much larger than it.
     """
-    if node.op in ("NonZero", "Compress", "Unique"):
+    if node.op in SIZED_BY_VALUES:
         return True
     described = [i for i, v in enumerate(inputs) if v is not None and v.size > _DESCRIBED_ELEMENTS]
     model = _one_node_model(node, inputs, opset, described)

@@ -37,6 +37,8 @@ def two_sided_thresholds(
 ) -> NDArray[np.float32]:
     """Return the thresholds θ of a layer of signed neurons, float32 [C], or [1] for one per layer.
 
+    A clipped activation's bound is the neuron's own: its θe may be any, so τ has no say in θ.
+
     Args:
         positive: of the values above zero, per channel.
         negative: of the values below zero, with their sign changed.
@@ -48,7 +50,7 @@ def two_sided_thresholds(
     known = pattern_thresholds(site, config, len(positive.counts), signed=True)
     if known is not None:
         return known
-    c, upper = config, site.activation.upper / config.threshold_ratio
+    c, upper = config, site.activation.upper
     if c.threshold_method == "mse":
         return signed_thresholds(positive, negative, c.timesteps, c.max_burst, c.v_init, upper=upper)
     percent = 100.0 if c.threshold_method == "max" else c.percentile

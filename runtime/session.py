@@ -34,6 +34,40 @@ def _share_memory() -> None:
         ort.create_and_register_allocator(place, None)
 
 
+def check_loads(model: onnx.ModelProto, what: str) -> None:
+    """Check that ONNX Runtime takes a model, with no more work than that needs: nothing is optimised, nothing copied.
+
+    Args:
+        model: the model.
+        what: what it is, for error messages.
+
+    Raises:
+        ModelError: ONNX Runtime can't load it.
+        ResourceError: there is too little memory.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.intra_op_num_threads = 1
+    _loaded(model, options, what)
+
+
+def _loaded(
+    model: onnx.ModelProto | Packed, options: ort.SessionOptions, what: str
+) -> tuple[ort.InferenceSession, list[ort.OrtValue]]:
+    """Return a session, and the weights, which it reads where they are: they must live as long."""
+    options.log_severity_level = 4
+    try:
+        packed = model if isinstance(model, Packed) else pack(model)
+        weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in packed.weights.values()]
+        options.add_external_initializers(list(packed.weights), weights)
+        return ort.InferenceSession(packed.message, options, providers=["CPUExecutionProvider"]), weights
+    except MemoryError as error:
+        raise ResourceError(f"{what}: not enough memory to load it") from error
+    except Exception as error:  # onnxruntime raises its own types and plain RuntimeError
+        raise ModelError(f"{what}: ONNX Runtime can't load it: {first_line(error)}") from error
+
+
 class Session:
     """A model that is ready to run on the CPU.
 
@@ -56,21 +90,11 @@ class Session:
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 4
         # Several sessions live side by side; pools that spin while idle would fight for the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         _share_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
-        try:
-            packed = model if isinstance(model, Packed) else pack(model)
-            # ONNX Runtime reads these arrays where they are, as long as the session lives.
-            self._weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in packed.weights.values()]
-            options.add_external_initializers(list(packed.weights), self._weights)
-            self._session = ort.InferenceSession(packed.message, options, providers=["CPUExecutionProvider"])
-        except MemoryError as error:
-            raise ResourceError(f"{what}: not enough memory to load it") from error
-        except Exception as error:  # onnxruntime raises its own types and plain RuntimeError
-            raise ModelError(f"{what}: ONNX Runtime can't load it: {first_line(error)}") from error
+        self._session, self._weights = _loaded(model, options, what)
         self._what = what
         self._bindings: dict[Any, ort.IOBinding] = {}
         self.inputs = [i.name for i in self._session.get_inputs()]

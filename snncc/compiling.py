@@ -13,7 +13,7 @@ from snncc.artifact import VERSION, Record, build, check_size, layer_records
 from snncc.config import Config
 from snncc.context import Context
 from snncc.data import Dataset
-from snncc.errors import UsageError
+from snncc.errors import ModelError, PassError, UsageError
 from snncc.graph import DOMAIN, FLOAT_OF, export_model, first_line, import_graph
 from snncc.loader import LoadedModel
 from snncc.network import SpikingNetwork
@@ -25,6 +25,7 @@ from snncc.passes.sample_size import count_one_sample
 from snncc.passes.upgrade_opset import upgrade_opset
 from snncc.period import settled
 from snncc.pipeline import ANALYSE, Hook, convert
+from snncc.runtime.session import check_loads
 from snncc.sources import Source, prepared, read_ann, sized_graph
 from snncc.weight_guard import is_better
 
@@ -119,7 +120,21 @@ def _converted(
         account["int8_layers"] = sum(node.domain == DOMAIN and node.op in FLOAT_OF for node in nodes)
     record = _record(loaded, ctx, account)
     metadata = {p.key: p.value for p in loaded.model.metadata_props}
-    return SpikingNetwork(build(graph, record, metadata), record), graph, ctx
+    network = SpikingNetwork(build(graph, record, metadata), record)
+    _check_loads(network, loaded)
+    return network, graph, ctx
+
+
+def _check_loads(network: SpikingNetwork, loaded: LoadedModel) -> None:
+    """Check that ONNX Runtime takes what came out, and if not, whether it would have taken what went in."""
+    try:
+        check_loads(network.model, "the spiking network")
+    except ModelError as error:
+        try:
+            check_loads(loaded.model, f"'{loaded.name}'")
+        except ModelError as original:
+            raise ModelError(f"{original}; export it again") from original
+        raise PassError(f"{error}; this is an error of snncc, please report it with the model") from error
 
 
 def _frames(graph: gs.Graph) -> dict[str, list[str]]:

@@ -228,6 +228,10 @@ def spec_of(node: gs.Node) -> OpSpec:
     return spec
 
 
+SIZED_BY_VALUES = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
+"""Operators that pick from their input: how much comes out depends on the values."""
+
+
 def is_frames(node: gs.Node) -> bool:
     """Whether a node is the mark of an input that presents frames."""
     return bool(node.domain == DOMAIN and node.op == FRAMES)

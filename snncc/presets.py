@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from snncc.allocation.result import Budget
-from snncc.allocation.run import search
+from snncc.allocation.run import SIMULATE, search
 from snncc.compiling import compile
 from snncc.config import Config
 from snncc.errors import UsageError
@@ -32,6 +32,7 @@ class Preset:
         method: the search's method, None for one ψ and τ everywhere.
         sensitivity: the search's sensitivity.
         budget: the search's budget; the default is what the uniform configuration spends.
+        simulate: points that the search simulates; 0: the sum of sensitivities alone decides.
     """
 
     summary: str
@@ -39,6 +40,7 @@ class Preset:
     method: str | None = None
     sensitivity: str = "isolated"
     budget: Budget = field(default_factory=Budget)
+    simulate: int = SIMULATE
 
     def config(self, **given: Any) -> Config:
         """Return the options of the compile, with those given by the caller on top.
@@ -74,6 +76,7 @@ class Preset:
             method=self.method,
             sensitivity=self.sensitivity,
             budget=self.budget,
+            simulate=self.simulate,
             cache=cache,
             progress=progress,
         )
@@ -89,6 +92,8 @@ _RANGE = {
 }
 # Equations 2-4 and 8 as printed: no initial potential, and the mean error goes into the bias.
 _PAPER = {"neuron": "burst", "v_init": 0.0, "gain_correction": False}
+# The fewest spikes at which the sum of sensitivities is no larger than that of the same ψ and τ everywhere.
+_R_ONE = Budget("loss", 1.0)
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
@@ -111,6 +116,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "bs": Preset("Bursting Spikes: calibration with bursts", _PAPER),
         "bs+bsr": Preset(
             "bs with burst-spike reallocation: ψ per layer at the spikes of bs", _PAPER, "bsr", "in-context"
+        ),
+        "bs+ssc": Preset(
+            "bs with sensitivity spike compression: τ per layer, r = 1", _PAPER, "ssc", "in-context", _R_ONE, simulate=0
         ),
         "bs+bsr+ssc": Preset(
             "bs+bsr with sensitivity spike compression: τ per layer, r = 1", _PAPER, "bsr+ssc", "in-context"

@@ -212,11 +212,11 @@ def fit(
         positive.add(values)
         if site.activation.encodes:
             negative.add(-values)
-    # τ enters the fit only where the activation has a bound.
+    # τ enters the fit only where saturation makes the bound of an activation.
     fitted: dict[tuple[int, float], NDArray[np.float32]] = {}
     rows = []
     for max_burst, ratio in candidates:
-        key = (max_burst, ratio if np.isfinite(upper) else 1.0)
+        key = (max_burst, 1.0 if signed or not np.isfinite(upper) else ratio)
         if key not in fitted:
             own = replace(config, max_burst=key[0], threshold_ratio=key[1])
             if signed:

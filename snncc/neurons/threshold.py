@@ -295,7 +295,7 @@ def signed_thresholds(
         timesteps: T.
         max_burst: ψ.
         v_init: v0, the one that the neuron will run with.
-        upper: bound of a clipped activation; θe·ψ stays at or below it.
+        upper: bound of a clipped activation; θ·ψ stays at or below it.
         candidates: size of the grid.
         unseen: see `UNSEEN`; 0 for the error of the values that were seen alone.
 
