@@ -120,10 +120,33 @@ def test_thresholds_depend_on_the_initial_potential() -> None:
 @pytest.mark.parametrize("ratio", [1.0, 2.0])
 def test_clip_is_never_exceeded_by_what_runs(ratio: float) -> None:
     model = NETWORKS["saturating"].model()
-    network = compiled(model, threshold_ratio=ratio, timesteps=3)
+    network = compiled(model, threshold_ratio=ratio, timesteps=3, neuron="burst")
     assert all((theta * 4 <= 1 + 1e-6).all() for theta in thresholds_of(network).values())
     outputs = network.run({"x": 100 * inputs_of(model, 5)["x"]})["y"]
     assert outputs.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0])
+def test_a_signed_neuron_holds_the_bound_of_a_clip_itself(ratio: float) -> None:
+    """So its θe may be anything: what it emits is the bound at most, rounded."""
+    model = NETWORKS["saturating"].model()
+    network = compiled(model, threshold_ratio=ratio, timesteps=3, neuron="signed")
+    largest = {node: float(theta.max()) for node, theta in thresholds_of(network).items()}
+    outputs = network.run({"x": 100 * inputs_of(model, 5)["x"]})["y"]
+    assert outputs.max() <= 1 + max(largest.values()) / (2 * 3) + 1e-6
+    if ratio == 2.0:
+        plain = thresholds_of(compiled(model, timesteps=3, neuron="signed"))
+        assert all(largest[node] == pytest.approx(2 * float(theta.max())) for node, theta in plain.items())
+
+
+def test_where_a_bound_would_hold_the_threshold_ratio_back_the_neuron_is_signed() -> None:
+    model = NETWORKS["mobile"].model()
+    options = {"data": inputs_of(model, 16), "timesteps": 4}
+    clips = [
+        layer for layer in compiled(model, threshold_ratio=3.0, **options).record.layers if layer.activation == "clip"
+    ]
+    assert clips
+    assert all(layer.neuron == "signed" for layer in clips[1:])  # the first one's current is constant
 
 
 # --- corrections ----------------------------------------------------------------------------------------------------

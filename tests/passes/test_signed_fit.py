@@ -65,3 +65,9 @@ def test_the_threshold_ratio_multiplies_what_was_chosen(pool: ChunkPool) -> None
     fit, _ = fitted(pool, 256, jump=30.0, ratio=1.5)
     np.testing.assert_array_equal(fit.effective, np.float32(1.5) * fit.thresholds)
     assert fit.thresholds[0] > fit.closed_form[0]
+
+
+def test_a_bound_does_not_hold_the_threshold_ratio_back(pool: ChunkPool) -> None:
+    one, other = (fitted(pool, 8, jump=0.0, upper=0.5, ratio=ratio)[0] for ratio in (1.0, 4.0))
+    np.testing.assert_array_equal(other.effective, np.float32(4.0) * one.effective)
+    assert (other.effective * 4 > 0.5).all()

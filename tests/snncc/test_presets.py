@@ -41,7 +41,9 @@ def test_every_preset_compiles_a_network_that_resembles_the_ann(name: str) -> No
         assert (bursts, ratios) == ({4}, {1.0})
 
 
-@pytest.mark.parametrize(("name", "method"), [("bs+bsr", "bsr"), ("bs+bsr+ssc", "bsr+ssc"), ("best", "joint")])
+@pytest.mark.parametrize(
+    ("name", "method"), [("bs+bsr", "bsr"), ("bs+ssc", "ssc"), ("bs+bsr+ssc", "bsr+ssc"), ("best", "joint")]
+)
 def test_presets_that_search_use_what_the_search_found(name: str, method: str) -> None:
     chosen = PRESETS[name]
     network = compiled(name, max_burst=2)
@@ -52,6 +54,7 @@ def test_presets_that_search_use_what_the_search_found(name: str, method: str) -
         method=method,
         sensitivity=chosen.sensitivity,
         budget=chosen.budget,
+        simulate=chosen.simulate,
     )
     expected = {name: tuple(candidate) for name, candidate in found.assignment.items()}
     assert {layer.name: (layer.max_burst, layer.threshold_ratio) for layer in network.record.layers} == expected

@@ -22,6 +22,10 @@ STATE = """g (float[2,H] x, float[1] w, float[1] v) => (float[2,P] y) { h = Mul(
                           else_branch = e () => (float[2,L] o) { o = Neg(r) }> y = Relu(b) }"""
 RANK = f"""g (float[N,4,1] x, {LAYER}) => (float[N,4] y) {{ [drop] q = Squeeze(x) h = MatMul(q, w) [act] r = Relu(h)
     c = MatMul(r, v) y = Relu(c) }}"""
+PICKED = f"""g (float[2,4] x, {LAYER}) => (float[2,4] y) {{ h = MatMul(x, w) r = Relu(h) [pick] u = Unique <axis=0> (r)
+    c = MatMul(u, v) y = Relu(c) }}"""
+LOSS = f"""g (float[1,4] x, {LAYER}) => (float y) {{ h = MatMul(x, w) r = Relu(h) c = MatMul(r, v)
+    target = Constant <value=int64[1,1] {{0}}> () [loss] y = SoftmaxCrossEntropyLoss(c, target) }}"""
 SOFT = f"""g (float[N,4] x, {LAYER}) => (float[N,4] y) {{ h = MatMul(x, w) r = Relu(h) [soft] s = Softmax(r)
     [out] c = MatMul(s, v) y = Relu(c) }}"""
 MIXED = f"""g (float[N,4] x, {LAYER}) => (float[M] y) {{ h = MatMul(x, w) r = Relu(h) c = MatMul(r, v)
@@ -34,6 +38,12 @@ REFUSALS = {
     "padding": (PADDING, [], "node 'pool' (MaxPool): its padding SAME_UPPER depends on", "fixed image size"),
     "state": (STATE, [], "node 'branch' (If): the network must step through a Scan", "with fixed sizes"),
     "rank": (RANK, [], "node 'act' (Relu): the network must step through a Scan, and the rank", "with fixed sizes"),
+    "size": (
+        PICKED,
+        [],
+        "node 'pick' (Unique): how much comes out depends on the values",
+        "export the network without it",
+    ),
     "strict, no neuron": (SOFT, ["--strict"], "node 'soft' (Softmax): it isn't linear", "compile without --strict"),
     "strict, graded": (
         SOFT,
@@ -70,3 +80,13 @@ def test_many_obstacles_still_fit_on_one_screen(tmp_path, monkeypatch, invoke):
     assert "30 obstacle(s)" in lines[0]
     assert len(lines) <= 10
     assert "22 more" in lines[-1]
+
+
+def test_what_the_runtime_does_not_load_is_no_network(tmp_path, monkeypatch, invoke):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(parse(LOSS, ("w", "v")), "bad.onnx")
+    result = invoke("compile", "bad.onnx")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("snncc: error: 'bad': ONNX Runtime can't load it: ")
+    assert result.stderr.rstrip().endswith("; export it again")
+    assert not list(tmp_path.glob("*.snn.onnx"))
