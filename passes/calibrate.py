@@ -27,11 +27,12 @@ from snncc.context import Context
 from snncc.data import Dataset, InputSpec
 from snncc.graph import export_model, import_graph, static_dims
 from snncc.passes.base import Pass, Progress
-from snncc.passes.calibration_walk import Entering, Walk, layer_calibration
+from snncc.passes.calibration_walk import Entering, Walk
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.generated_inputs import generate_inputs
 from snncc.passes.layer_fit import thresholds
 from snncc.passes.moments import gaussian_histogram, propagate_moments
+from snncc.passes.neuron_fit import layer_calibration
 from snncc.passes.pattern_thresholds import pattern_thresholds
 from snncc.passes.store import Store
 from snncc.runtime.memory import available_memory

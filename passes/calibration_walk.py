@@ -11,21 +11,18 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, Domain, Form, NeuronSite, Traffic
-from snncc.config import Config
-from snncc.context import Context, LayerCalibration
+from snncc.context import Context
 from snncc.errors import DataError
 from snncc.graph import is_missing
-from snncc.neurons.response import Response
 from snncc.passes.base import Progress
 from snncc.passes.chunk_pool import ChunkPool
-from snncc.passes.error_parts import LayerError, layer_error
 from snncc.passes.frontier import Entry, Frontier, Temporal
 from snncc.passes.int8_layer import Int8Layer, bias_of, extremes, int8_layer
 from snncc.passes.layer import Layer
-from snncc.passes.layer_fit import FEW_SAMPLES, LayerFit, match
+from snncc.passes.layer_fit import FEW_SAMPLES, match
 from snncc.passes.layer_sums import Sums, along, sums, total
+from snncc.passes.neuron_fit import fit_neurons, fit_without_spikes
 from snncc.passes.scaled import Scaled, add
-from snncc.passes.signed_fit import BETTER, SignedFit
 from snncc.passes.store import Store
 from snncc.passes.weight_fit import Layout, Rows, fitted_weight, presentations_held_back, with_weight
 from snncc.runtime.carried import Carried
@@ -286,21 +283,11 @@ class Walk:
         if entry.snn is not None and self.analysis.needs_conversion(site.input, site.form, np.float32):
             entry = Entry(entry.ann, [*self.pool.each(lambda i: self._snn(site.input, i, site.form))])
         layer = Layer(site, entry, self.ctx.layer_config(site.node), self.pool, self.store)
-        unsigned, signed = LayerFit(layer), SignedFit(layer)
         if not self.with_snn:
-            is_signed = site.activation.encodes or layer.config.neuron == "signed"
-            theta = signed.closed_form if is_signed else unsigned.thresholds
-            v_init = layer.config.v_init
-            self.ctx.layers[site.node] = layer_calibration(
-                layer.config, theta, self._origin(layer), v_init, signed=is_signed
-            )
+            self.ctx.layers[site.node] = fit_without_spikes(layer, self.source)
             self.frontier.put(site.output, Entry([*layer.target]))
             return
-        if self._is_signed(layer, unsigned, signed):
-            self.ctx.layers[site.node], effective, responses = self._fit_signed(signed)
-        else:
-            del signed  # its spikes aren't needed any more
-            self.ctx.layers[site.node], effective, responses = self._fit_unsigned(unsigned)
+        self.ctx.layers[site.node], effective, responses = fit_neurons(layer, self.source)
         shaped = layer.along(effective)
         trains: list[Temporal] = [Scaled(r.counts, shaped, buffers=self.store) for r in responses]
         self.frontier.put(site.output, Entry([*layer.target], trains))
@@ -312,63 +299,6 @@ class Walk:
                 "precision can add up: check the range of the data (scaling, mean and standard deviation) and the "
                 "network's weights"
             )
-
-    def _is_signed(self, layer: Layer, unsigned: LayerFit, signed: SignedFit) -> bool:
-        """Decide for a layer, by the squared error of its mean output with the ANN's mean current."""
-        site = layer.site
-        if site.activation.encodes or self.config.neuron != "auto":
-            return site.activation.encodes or self.config.neuron == "signed"
-        if site.static_input and site.quantised is None:
-            return False  # nothing arrives unevenly
-        if np.isfinite(site.activation.upper) and layer.config.threshold_ratio > 1:
-            return True  # a burst neuron saturates at ψ·θe, so that it can't take a larger θe than for τ = 1
-        other = layer.squared_error([r.fired for r in unsigned.trial], unsigned.effective)
-        return signed.squared_error() < BETTER * other
-
-    def _fit_unsigned(self, fit: LayerFit) -> tuple[LayerCalibration, NDArray[np.float32], list[Response]]:
-        theta, effective, config = fit.thresholds, fit.effective, fit.layer.config
-        shift, responses = fit.correct()
-        # What stands for a part of the initial potential is no shift.
-        moved = shift - effective * np.float32((config.v_init - fit.v_init) / config.timesteps)
-        error = layer_error(fit.layer, responses, effective, moved, signed=False)
-        return layer_calibration(config, theta, self._origin(fit.layer), fit.v_init, shift, error), effective, responses
-
-    def _fit_signed(self, fit: SignedFit) -> tuple[LayerCalibration, NDArray[np.float32], list[Response]]:
-        theta, effective, config, responses = fit.thresholds, fit.effective, fit.layer.config, fit.matched
-        error = layer_error(fit.layer, responses, effective, fit.shift, signed=True)
-        source = self._origin(fit.layer)
-        layer = layer_calibration(config, theta, source, config.v_init, fit.shift, error, signed=True)
-        return layer, effective, responses
-
-    def _origin(self, layer: Layer) -> str:
-        quantised = layer.site.quantised
-        return "pattern" if quantised is not None and quantised.decides(layer.config) else self.source
-
-
-def layer_calibration(
-    config: Config,
-    theta: NDArray[np.float32],
-    source: str,
-    v_init: float,
-    shift: NDArray[np.float32] | None = None,
-    error: LayerError | None = None,
-    *,
-    signed: bool = False,
-) -> LayerCalibration:
-    """Note what was found for a layer, with its own ψ and τ."""
-    return LayerCalibration(
-        theta,
-        source,
-        v_init,
-        shift,
-        mean_error=error.mean if error else None,
-        error=error.squared if error else None,
-        firing_rate=error.firing_rate if error else None,
-        signed=signed,
-        parts=error.parts if error else None,
-        max_burst=config.max_burst,
-        threshold_ratio=config.threshold_ratio,
-    )
 
 
 def weighted_channel_axis(node: gs.Node, rank: int) -> int | None:
