@@ -1,7 +1,7 @@
 """How many spikes a search saves at no larger loss (`snncc search --max-loss R`), on test images, as Markdown.
 
 python benchmarks/compression.py
-python benchmarks/compression.py --network fashion_vgg -T 4 --method ssc joint --max-loss 1 2
+python benchmarks/compression.py --method ssc --sensitivity in-context
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from environment import signature
 
 import snncc
 from snncc import models
-from snncc.allocation.run import METHODS
+from snncc.allocation.run import METHODS, SENSITIVITIES
 from snncc.evaluate import evaluate
 
 
@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("-T", "--timesteps", type=int, default=8)
     parser.add_argument("--max-burst", type=int, default=4)
     parser.add_argument("--method", nargs="+", choices=[m for m in METHODS if m != "bsr+ssc"], default=["ssc", "joint"])
+    parser.add_argument("--sensitivity", choices=SENSITIVITIES, default=SENSITIVITIES[0], help="default: %(default)s")
     parser.add_argument("--max-loss", nargs="+", type=float, default=[1.0])
     parser.add_argument("--calibration", type=int, default=512, help="calibration images (default: %(default)s)")
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: all)")
@@ -41,7 +42,12 @@ def main() -> None:
             if share is not None:
                 budget = snncc.Budget("loss", share)
                 assignment = snncc.search(
-                    source, calibration=calibration, config=config, method=method, budget=budget
+                    source,
+                    calibration=calibration,
+                    config=config,
+                    method=method,
+                    sensitivity=options.sensitivity,
+                    budget=budget,
                 ).assignment
             network = snncc.compile(source, calibration=calibration, config=config, assignment=assignment)
             found = evaluate(network, {"image": images, "label": labels}, ann=source)
@@ -53,7 +59,7 @@ def main() -> None:
             print("| " + " | ".join(cells) + " |", flush=True)
     print(
         f"\nT={options.timesteps}, ψ={options.max_burst}, {len(images):,} test images, {len(calibration):,} for "
-        f"calibration. {signature()}."
+        f"calibration; sensitivity: {options.sensitivity}. {signature()}."
     )
 
 

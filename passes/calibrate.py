@@ -28,6 +28,7 @@ from snncc.data import Dataset, InputSpec
 from snncc.graph import export_model, import_graph, static_dims
 from snncc.passes.base import Pass, Progress
 from snncc.passes.calibration_walk import Entering, Walk
+from snncc.passes.channel_sensitivity import channel_sensitivities
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.generated_inputs import generate_inputs
 from snncc.passes.layer_fit import thresholds
@@ -68,6 +69,9 @@ class Calibrate(Pass):
 def _calibrate_on(
     graph: gs.Graph, ctx: Context, data: Dataset, with_snn: bool, source: str, progress: Progress | None
 ) -> None:
+    if data is ctx.calibration:
+        spread = [s.node for s in ctx.analysis.neurons if ctx.layer_config(s.node).threshold_ratio != 1]
+        ctx.sensitivities = channel_sensitivities(graph, ctx.analysis, data, ctx.config.period, spread)
     available = available_memory()
     store = Store(None if available is None else available // 2)
     batches = data.batches(_chunk_size(graph, data, ctx.config, with_snn=with_snn))

@@ -282,7 +282,8 @@ class Walk:
         self._check_finite(site.node, entry)
         if entry.snn is not None and self.analysis.needs_conversion(site.input, site.form, np.float32):
             entry = Entry(entry.ann, [*self.pool.each(lambda i: self._snn(site.input, i, site.form))])
-        layer = Layer(site, entry, self.ctx.layer_config(site.node), self.pool, self.store)
+        sensitivity = self.ctx.sensitivities.get(site.node)
+        layer = Layer(site, entry, self.ctx.layer_config(site.node), self.pool, self.store, sensitivity)
         if not self.with_snn:
             self.ctx.layers[site.node] = fit_without_spikes(layer, self.source)
             self.frontier.put(site.output, Entry([*layer.target]))

@@ -35,6 +35,7 @@ class Layer:
         config: the options.
         pool: what works on the chunks.
         store: where arrays are kept.
+        sensitivity: what an error of each channel does to the layers that read it, float64 [C]; None: not known.
         axis: axis of the channels, None if all values are one channel.
         channels: their number.
         target: what the neurons' mean output should be, the ANN's activation per chunk, float32 [N, ...].
@@ -42,9 +43,16 @@ class Layer:
     """
 
     def __init__(
-        self, site: NeuronSite, entry: Entry, config: Config, pool: ChunkPool, store: Store | None = None
+        self,
+        site: NeuronSite,
+        entry: Entry,
+        config: Config,
+        pool: ChunkPool,
+        store: Store | None = None,
+        sensitivity: NDArray[np.float64] | None = None,
     ) -> None:
         self.site, self.entry, self.config, self.pool = site, entry, config, pool
+        self.sensitivity = sensitivity
         self.store = store or Store()
         self.axis = site.channel_axis if site.channels is not None else None
         self.channels = 1 if self.axis is None else entry.ann[0].shape[self.axis]

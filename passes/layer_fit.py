@@ -14,6 +14,7 @@ from snncc.config import Config
 from snncc.context import WeightCorrection
 from snncc.neurons.burst_if import simulate
 from snncc.neurons.response import Response, flat
+from snncc.neurons.spread import spread
 from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds
 from snncc.passes.layer import Layer
 from snncc.passes.layer_sums import Sums, total
@@ -109,7 +110,7 @@ class LayerFit:
     @functools.cached_property
     def thresholds(self) -> NDArray[np.float32]:
         """θ of minimum squared error (not θe: τ is applied by the neuron), float32 [C] or [1]."""
-        return thresholds(self.layer.positive, self.layer.site, self.layer.config)
+        return thresholds(self.layer.positive, self.layer.site, self.layer.config, self.layer.sensitivity)
 
     @functools.cached_property
     def effective(self) -> NDArray[np.float32]:
@@ -188,18 +189,24 @@ class LayerFit:
         return np.asarray(self.effective.astype(np.float64) * per_channel / self.layer.config.timesteps)
 
 
-def thresholds(histogram: ChannelHistogram, site: NeuronSite, config: Config) -> NDArray[np.float32]:
+def thresholds(
+    histogram: ChannelHistogram, site: NeuronSite, config: Config, sensitivity: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
     """Return the thresholds θ of a layer, float32 [C], or [1] for one per layer.
 
-    The search finds the effective threshold; the neuron multiplies by τ, so SSC's τ makes thresholds larger on purpose.
+    The search finds the effective threshold; the neuron multiplies by τ, so SSC's τ makes thresholds larger on purpose:
+    those of the channels most that matter least, if that is known (`snncc.neurons.spread`). A neuron with a bound
+    saturates at ψ·θe, so that its θe isn't larger than that.
     """
     if not config.per_channel:
         histogram = histogram.pooled()
     known = pattern_thresholds(site, config, len(histogram.counts), signed=False)
     if known is not None:
         return known
-    upper = site.activation.upper / config.threshold_ratio
+    upper, highest = site.activation.upper, site.activation.upper / config.max_burst
     if config.threshold_method != "mse":
         percent = 100.0 if config.threshold_method == "max" else config.percentile
-        return range_thresholds(histogram, percent, config.max_burst, upper)
-    return minimum_error_thresholds(histogram, config.timesteps, config.max_burst, config.v_init, upper=upper)
+        theta = range_thresholds(histogram, percent, config.max_burst, upper)
+    else:
+        theta = minimum_error_thresholds(histogram, config.timesteps, config.max_burst, config.v_init, upper=upper)
+    return spread(theta, config.threshold_ratio, [histogram], sensitivity, highest)

@@ -46,8 +46,6 @@ def _is_signed(layer: Layer, unsigned: LayerFit, signed: SignedFit) -> bool:
         return site.activation.encodes or config.neuron == "signed"
     if site.static_input and site.quantised is None:
         return False  # nothing arrives unevenly
-    if np.isfinite(site.activation.upper) and config.threshold_ratio > 1:
-        return True  # a burst neuron saturates at ψ·θe, so that it can't take a larger θe than for τ = 1
     other = layer.squared_error([r.fired for r in unsigned.trial], unsigned.effective)
     return signed.squared_error() < BETTER * other
 

@@ -20,6 +20,7 @@ from snncc.analysis import Form, NeuronSite
 from snncc.config import Config
 from snncc.neurons.response import Response
 from snncc.neurons.signed_burst import simulate
+from snncc.neurons.spread import spread
 from snncc.neurons.threshold import ChannelHistogram, signed_thresholds
 from snncc.passes.layer import Layer
 from snncc.passes.pattern_thresholds import pattern_thresholds
@@ -33,17 +34,23 @@ MANY_LEVELS = 256
 
 
 def two_sided_thresholds(
-    positive: ChannelHistogram, negative: ChannelHistogram, site: NeuronSite, config: Config
+    positive: ChannelHistogram,
+    negative: ChannelHistogram,
+    site: NeuronSite,
+    config: Config,
+    sensitivity: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """Return the thresholds θ of a layer of signed neurons, float32 [C], or [1] for one per layer.
 
-    A clipped activation's bound is the neuron's own: its θe may be any, so τ has no say in θ.
+    A clipped activation's bound is the neuron's own: its θe may be any. τ is spread over the channels as for unsigned
+    neurons, see `snncc.passes.layer_fit.thresholds`.
 
     Args:
         positive: of the values above zero, per channel.
         negative: of the values below zero, with their sign changed.
         site: the layer.
         config: the options.
+        sensitivity: what an error of each channel does to the layers that read it, float64 [C]; None: not known.
     """
     if not config.per_channel:
         positive, negative = positive.pooled(), negative.pooled()
@@ -52,10 +59,12 @@ def two_sided_thresholds(
         return known
     c, upper = config, site.activation.upper
     if c.threshold_method == "mse":
-        return signed_thresholds(positive, negative, c.timesteps, c.max_burst, c.v_init, upper=upper)
-    percent = 100.0 if c.threshold_method == "max" else c.percentile
-    larger = positive if positive.maximum().sum() >= negative.maximum().sum() else negative
-    return range_thresholds(larger, percent, c.max_burst, upper)
+        theta = signed_thresholds(positive, negative, c.timesteps, c.max_burst, c.v_init, upper=upper)
+    else:
+        percent = 100.0 if c.threshold_method == "max" else c.percentile
+        larger = positive if positive.maximum().sum() >= negative.maximum().sum() else negative
+        theta = range_thresholds(larger, percent, c.max_burst, upper)
+    return spread(theta, c.threshold_ratio, [positive, negative], sensitivity)
 
 
 class SignedFit:
@@ -71,7 +80,8 @@ class SignedFit:
     @functools.cached_property
     def closed_form(self) -> NDArray[np.float32]:
         """θ of minimum squared error of the closed form (not θe: τ is applied by the neuron), float32 [C] or [1]."""
-        return two_sided_thresholds(self.layer.positive, self.layer.negative, self.layer.site, self.layer.config)
+        layer = self.layer
+        return two_sided_thresholds(layer.positive, layer.negative, layer.site, layer.config, layer.sensitivity)
 
     @functools.cached_property
     def shift(self) -> NDArray[np.float32] | None:

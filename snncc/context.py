@@ -111,6 +111,8 @@ class Context:
         fit_weights: calibrate the weights too.
         batchnorm: moments of the outputs of the BatchNormalization nodes that were in the file, by tensor name.
         analysis: result of the latest analysis.
+        sensitivities: what an error of each channel does to the layers that read it, float64 [C], by the name of the
+            neuron's node, where τ isn't 1; see `snncc.passes.channel_sensitivity`.
         layers: result of calibration, by the name of the neuron's node.
         quantised: activations that were trained in steps, by the name of the Clip that stands for each.
         corrections: corrections of weighted layers that calibration found, by the name of the layer's node.
@@ -125,6 +127,7 @@ class Context:
     fit_weights: bool = False
     batchnorm: dict[str, Moments] = field(default_factory=dict)
     analysis: Analysis = field(default_factory=Analysis)
+    sensitivities: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     layers: dict[str, LayerCalibration] = field(default_factory=dict)
     quantised: dict[str, QuantisedActivation] = field(default_factory=dict)
     corrections: dict[str, WeightCorrection] = field(default_factory=dict)

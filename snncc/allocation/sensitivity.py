@@ -29,6 +29,7 @@ from snncc.data import Dataset
 from snncc.errors import UsageError
 from snncc.graph import is_missing, outer_inputs
 from snncc.neurons.threshold import UNEVENNESS, ChannelHistogram
+from snncc.passes.channel_sensitivity import channel_sensitivities
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry, Frontier
 from snncc.passes.layer_fit import thresholds
@@ -183,6 +184,8 @@ def _jobs(
     uneven: bool,
 ) -> Iterator[LayerJob]:
     """Walk through the ANN and yield a job for each layer that has candidates."""
+    spread = [name for name, candidates in wanted.items() if any(c.threshold_ratio != 1 for c in candidates)]
+    sensitivities = channel_sensitivities(graph, analysis, data, config.period, spread)
     walk = _Walk(graph, analysis, data, config)
     outputs = walk.outputs()
     folds = analysis.foldable and not analysis.readout_blockers
@@ -192,7 +195,8 @@ def _jobs(
             continue
         currents = walk.frontier[site.input].ann
         cut = cut_behind(graph, site.output, walk.finished)
-        neurons = fit(site, currents, candidates, config.of_a_period(), uneven=uneven)
+        own = config.of_a_period()
+        neurons = fit(site, currents, candidates, own, sensitivities.get(site.node), uneven=uneven)
         suffix = Suffix(graph, site, cut, neurons, analysis.batched)
         fan_out = FanOut(graph, analysis, site, currents[0].shape[1:])
         inputs, count = walk.inputs(cut), config.timesteps // config.period
@@ -200,7 +204,13 @@ def _jobs(
 
 
 def fit(
-    site: NeuronSite, currents: Sequence[Array], candidates: Sequence[Candidate], config: Config, *, uneven: bool
+    site: NeuronSite,
+    currents: Sequence[Array],
+    candidates: Sequence[Candidate],
+    config: Config,
+    sensitivity: NDArray[np.float64] | None = None,
+    *,
+    uneven: bool,
 ) -> Neurons:
     """Fit θ for each candidate, as the calibration does; τ multiplies it afterwards."""
     axis = site.channel_axis if site.channels is not None else None
@@ -212,18 +222,14 @@ def fit(
         positive.add(values)
         if site.activation.encodes:
             negative.add(-values)
-    # τ enters the fit only where saturation makes the bound of an activation.
-    fitted: dict[tuple[int, float], NDArray[np.float32]] = {}
     rows = []
     for max_burst, ratio in candidates:
-        key = (max_burst, 1.0 if signed or not np.isfinite(upper) else ratio)
-        if key not in fitted:
-            own = replace(config, max_burst=key[0], threshold_ratio=key[1])
-            if signed:
-                fitted[key] = two_sided_thresholds(positive, negative, site, own)
-            else:
-                fitted[key] = thresholds(positive, site, own)
-        rows.append(fitted[key] * np.float32(ratio))
+        own = replace(config, max_burst=max_burst, threshold_ratio=ratio)
+        if signed:
+            theta = two_sided_thresholds(positive, negative, site, own, sensitivity)
+        else:
+            theta = thresholds(positive, site, own, sensitivity)
+        rows.append(theta * np.float32(ratio))
     disturbed = uneven and not site.static_input and not signed  # a signed neuron takes back what came too early
     noise = float(np.sqrt(UNEVENNESS * (1 - 1 / config.timesteps) / 12)) if disturbed else 0.0
     bursts = np.array([c.max_burst for c in candidates], np.int64)

@@ -107,6 +107,10 @@ class ChannelHistogram:
             result.counts[0] += np.bincount(index, weights=counts, minlength=bins)
         return result
 
+    def activity(self) -> NDArray[np.float64]:
+        """Return the sum of the positive values, float64 [C]."""
+        return np.asarray((self.counts * (np.arange(self.counts.shape[1]) + 0.5)).sum(axis=1) * self.width)
+
     def maximum(self) -> NDArray[np.float64]:
         """Return the upper edge of the highest occupied bin, float64 [C]; 0 for a channel without values."""
         bins = self.counts.shape[1]
