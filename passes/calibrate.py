@@ -69,7 +69,7 @@ class Calibrate(Pass):
 def _calibrate_on(
     graph: gs.Graph, ctx: Context, data: Dataset, with_snn: bool, source: str, progress: Progress | None
 ) -> None:
-    if data is ctx.calibration:
+    if data is ctx.calibration and ctx.config.ratio_per_channel and ctx.config.per_channel:
         spread = [s.node for s in ctx.analysis.neurons if ctx.layer_config(s.node).threshold_ratio != 1]
         ctx.sensitivities = channel_sensitivities(graph, ctx.analysis, data, ctx.config.period, spread)
     available = available_memory()

@@ -37,6 +37,9 @@ class Config:
         threshold_method: one of `THRESHOLD_METHODS`.
         percentile: of an activation's values, which θ·ψ reaches with the method "percentile", in [1, 100].
         per_channel: one threshold per channel (True) or one per layer.
+        ratio_per_channel: spread a layer's τ over its channels by what they matter to the layers that read them
+            (`snncc.neurons.spread`): the same share of spikes is saved, and less is lost. False is the paper's, τ for
+            each channel. Needs calibration data and a threshold per channel.
         bias_correction: fold the mean conversion error of each layer into its bias. Needs calibration data.
         gain_correction: with the bias correction, also match the standard deviation of each weighted layer's output
             to the ANN's, by a factor per channel that is folded into the weights.
@@ -67,6 +70,7 @@ class Config:
     threshold_method: str = "mse"
     percentile: float = 99.9
     per_channel: bool = True
+    ratio_per_channel: bool = True
     bias_correction: bool = True
     gain_correction: bool = True
     weight_calibration: bool = False

@@ -90,8 +90,8 @@ _RANGE = {
     "bias_correction": False,
     "gain_correction": False,
 }
-# Equations 2-4 and 8 as printed: no initial potential, and the mean error goes into the bias.
-_PAPER = {"neuron": "burst", "v_init": 0.0, "gain_correction": False}
+# Equations 2-4 and 8 as printed: no initial potential, the mean error goes into the bias, and one τ for all channels.
+_PAPER = {"neuron": "burst", "v_init": 0.0, "gain_correction": False, "ratio_per_channel": False}
 # The fewest spikes at which the sum of sensitivities is no larger than that of the same ψ and τ everywhere.
 _R_ONE = Budget("loss", 1.0)
 

@@ -151,7 +151,8 @@ class _Search:
         options = {k: v for k, v in config.to_dict().items() if k not in ("batch_size", "trace")}
         fixed = {"version": VERSION, "model": loaded.sha256, "data": self._calibration["fingerprint"]}
         # Alone, a layer depends on nothing that only the other layers or the corrections have.
-        alone: tuple[str, ...] = ("timesteps", "v_init", "per_channel", "threshold_method", "percentile", "neuron")
+        alone: tuple[str, ...] = ("timesteps", "v_init", "per_channel", "ratio_per_channel", "neuron")
+        alone += ("threshold_method", "percentile")
         alone += ("input_coding", "reset_after") if config.has_frames else ()
         fit = options if sensitivity == "in-context" else {k: options[k] for k in alone}
         outputs = [output.name for output in loaded.outputs]

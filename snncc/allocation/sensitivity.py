@@ -184,8 +184,10 @@ def _jobs(
     uneven: bool,
 ) -> Iterator[LayerJob]:
     """Walk through the ANN and yield a job for each layer that has candidates."""
-    spread = [name for name, candidates in wanted.items() if any(c.threshold_ratio != 1 for c in candidates)]
-    sensitivities = channel_sensitivities(graph, analysis, data, config.period, spread)
+    sensitivities = {}
+    if config.ratio_per_channel and config.per_channel:
+        spread = [name for name, candidates in wanted.items() if any(c.threshold_ratio != 1 for c in candidates)]
+        sensitivities = channel_sensitivities(graph, analysis, data, config.period, spread)
     walk = _Walk(graph, analysis, data, config)
     outputs = walk.outputs()
     folds = analysis.foldable and not analysis.readout_blockers
