@@ -77,7 +77,8 @@ def compiled_of(data: bytes, number: int) -> tuple[str, str, Compiled | None]:
         loaded = load_model(model)
         feeds = inputs_of(loaded.inputs, number)
         data_given = feeds if number % 2 and feeds is not None else None
-        network = snncc.compile(loaded, calibration=data_given, config=snncc.Config(timesteps=4))
+        config = snncc.Config(timesteps=4, threshold_ratio=1.5 if number % 4 == 1 else 1.0)
+        network = snncc.compile(loaded, calibration=data_given, config=config)
     except PassError as error:
         return "exception", str(error), None
     except SnnccError as error:

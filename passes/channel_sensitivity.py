@@ -56,7 +56,7 @@ def channel_sensitivities(
 
     Returns:
         By node: relative squared error of what reaches the next neurons, for a squared error of 1 in each channel,
-        float64 [C]. Layers without channels, or that nothing reads, are missing.
+        float64 [C], 0 where that isn't defined. Layers without channels, or that nothing reads, are missing.
     """
     wanted = set(names)
     sites = {site.node: site for site in analysis.neurons}
@@ -103,7 +103,8 @@ def _measured(
     beside = {t.name: known[t.name] for t in reach.beside}
     scale = {t.name: _deviation(known[t.name], axes.get(t.name)) for t in reach.ends}
     found = np.zeros(channels)
-    step = 1 if alone else max(1, _VALUES // max(1, value.size))
+    largest = max(known[t.name].size for t in (reach.source, *reach.beside, *reach.ends))
+    step = 1 if alone else max(1, _VALUES // max(1, largest))
     for start in range(0, channels, step):
         which = range(start, min(start + step, channels))
         disturbed = np.repeat(value[None], len(which), axis=0)
@@ -114,7 +115,7 @@ def _measured(
         for name, got in session.run(feeds).items():
             moved = got.reshape(len(which), *known[name].shape) - known[name]
             found[which.start : which.stop] += np.square(moved / scale[name]).reshape(len(which), -1).mean(axis=1)
-    return found / float(size) ** 2
+    return np.where(np.isfinite(found), found, 0.0) / float(size) ** 2
 
 
 def _deviation(value: Array, axis: int | None) -> Array:
