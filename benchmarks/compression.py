@@ -25,13 +25,14 @@ def main() -> None:
     parser.add_argument("--max-burst", type=int, default=4)
     parser.add_argument("--method", nargs="+", choices=[m for m in METHODS if m != "bsr+ssc"], default=["ssc", "joint"])
     parser.add_argument("--sensitivity", choices=SENSITIVITIES, default=SENSITIVITIES[0], help="default: %(default)s")
+    parser.add_argument("--even", action="store_true", help="the same τ for every channel of a layer")
     parser.add_argument("--max-loss", nargs="+", type=float, default=[1.0])
     parser.add_argument("--calibration", type=int, default=512, help="calibration images (default: %(default)s)")
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: all)")
     options = parser.parse_args()
     calibration = models.calibration_set()[0][: options.calibration].astype(np.float32)
     images, labels = (array[: options.images] for array in models.test_set())
-    config = snncc.Config(timesteps=options.timesteps, max_burst=options.max_burst)
+    config = snncc.Config(timesteps=options.timesteps, max_burst=options.max_burst, ratio_per_channel=not options.even)
     print("| network | chosen by | R | SNN - ANN | agreement | spikes | saved |")
     print("| --- | --- | --: | --: | --: | --: | --: |")
     for name in options.network:
@@ -59,7 +60,7 @@ def main() -> None:
             print("| " + " | ".join(cells) + " |", flush=True)
     print(
         f"\nT={options.timesteps}, ψ={options.max_burst}, {len(images):,} test images, {len(calibration):,} for "
-        f"calibration; sensitivity: {options.sensitivity}. {signature()}."
+        f"calibration; sensitivity: {options.sensitivity}{'; τ even' if options.even else ''}. {signature()}."
     )
 
 
