@@ -26,12 +26,13 @@ from snncc.config import Config
 from snncc.context import Context
 from snncc.data import Dataset, InputSpec
 from snncc.graph import export_model, import_graph, static_dims
+from snncc.neurons.spread import spread
 from snncc.passes.base import Pass, Progress
 from snncc.passes.calibration_walk import Entering, Walk
 from snncc.passes.channel_sensitivity import channel_sensitivities
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.generated_inputs import generate_inputs
-from snncc.passes.layer_fit import thresholds
+from snncc.passes.layer_fit import saturation, thresholds
 from snncc.passes.moments import gaussian_histogram, propagate_moments
 from snncc.passes.neuron_fit import layer_calibration
 from snncc.passes.pattern_thresholds import pattern_thresholds
@@ -107,6 +108,7 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
         elif site.input in moments:
             histogram = gaussian_histogram(moments[site.input], site.activation.upper)
             theta = thresholds(histogram, site, config)
+            theta = spread(theta, config.threshold_ratio, [histogram], None, saturation(site, config))
             ctx.layers[site.node] = layer_calibration(config, theta, "batchnorm", config.v_init)
     missing = [site for site in sites if site.node not in ctx.layers]
     if not missing:

@@ -110,7 +110,9 @@ class LayerFit:
     @functools.cached_property
     def thresholds(self) -> NDArray[np.float32]:
         """θ of minimum squared error (not θe: τ is applied by the neuron), float32 [C] or [1]."""
-        return thresholds(self.layer.positive, self.layer.site, self.layer.config, self.layer.sensitivity)
+        layer, ratio = self.layer, self.layer.config.threshold_ratio
+        theta = thresholds(layer.positive, layer.site, layer.config)
+        return spread(theta, ratio, [layer.positive], layer.sensitivity, saturation(layer.site, layer.config))
 
     @functools.cached_property
     def effective(self) -> NDArray[np.float32]:
@@ -189,24 +191,23 @@ class LayerFit:
         return np.asarray(self.effective.astype(np.float64) * per_channel / self.layer.config.timesteps)
 
 
-def thresholds(
-    histogram: ChannelHistogram, site: NeuronSite, config: Config, sensitivity: NDArray[np.float64] | None = None
-) -> NDArray[np.float32]:
-    """Return the thresholds θ of a layer, float32 [C], or [1] for one per layer.
+def saturation(site: NeuronSite, config: Config) -> float:
+    """Return the bound of θe: an unsigned neuron saturates at ψ·θe, and where its activation does or below."""
+    return site.activation.upper / config.max_burst
 
-    The search finds the effective threshold; the neuron multiplies by τ, so SSC's τ makes thresholds larger on purpose:
-    those of the channels most that matter least, if that is known (`snncc.neurons.spread`). A neuron with a bound
-    saturates at ψ·θe, so that its θe isn't larger than that.
+
+def thresholds(histogram: ChannelHistogram, site: NeuronSite, config: Config) -> NDArray[np.float32]:
+    """Return the thresholds of a layer for τ = 1, float32 [C], or [1] for one per layer.
+
+    τ makes them larger on purpose; see `snncc.neurons.spread`.
     """
     if not config.per_channel:
         histogram = histogram.pooled()
     known = pattern_thresholds(site, config, len(histogram.counts), signed=False)
     if known is not None:
         return known
-    upper, highest = site.activation.upper, site.activation.upper / config.max_burst
+    upper = site.activation.upper
     if config.threshold_method != "mse":
         percent = 100.0 if config.threshold_method == "max" else config.percentile
-        theta = range_thresholds(histogram, percent, config.max_burst, upper)
-    else:
-        theta = minimum_error_thresholds(histogram, config.timesteps, config.max_burst, config.v_init, upper=upper)
-    return spread(theta, config.threshold_ratio, [histogram], sensitivity, highest)
+        return range_thresholds(histogram, percent, config.max_burst, upper)
+    return minimum_error_thresholds(histogram, config.timesteps, config.max_burst, config.v_init, upper=upper)

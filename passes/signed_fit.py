@@ -34,23 +34,17 @@ MANY_LEVELS = 256
 
 
 def two_sided_thresholds(
-    positive: ChannelHistogram,
-    negative: ChannelHistogram,
-    site: NeuronSite,
-    config: Config,
-    sensitivity: NDArray[np.float64] | None = None,
+    positive: ChannelHistogram, negative: ChannelHistogram, site: NeuronSite, config: Config
 ) -> NDArray[np.float32]:
-    """Return the thresholds θ of a layer of signed neurons, float32 [C], or [1] for one per layer.
+    """Return the thresholds of a layer of signed neurons for τ = 1, float32 [C], or [1] for one per layer.
 
-    A clipped activation's bound is the neuron's own: its θe may be any. τ is spread over the channels as for unsigned
-    neurons, see `snncc.passes.layer_fit.thresholds`.
+    A clipped activation's bound is the neuron's own: with a larger τ, θe may be any.
 
     Args:
         positive: of the values above zero, per channel.
         negative: of the values below zero, with their sign changed.
         site: the layer.
         config: the options.
-        sensitivity: what an error of each channel does to the layers that read it, float64 [C]; None: not known.
     """
     if not config.per_channel:
         positive, negative = positive.pooled(), negative.pooled()
@@ -59,12 +53,10 @@ def two_sided_thresholds(
         return known
     c, upper = config, site.activation.upper
     if c.threshold_method == "mse":
-        theta = signed_thresholds(positive, negative, c.timesteps, c.max_burst, c.v_init, upper=upper)
-    else:
-        percent = 100.0 if c.threshold_method == "max" else c.percentile
-        larger = positive if positive.maximum().sum() >= negative.maximum().sum() else negative
-        theta = range_thresholds(larger, percent, c.max_burst, upper)
-    return spread(theta, c.threshold_ratio, [positive, negative], sensitivity)
+        return signed_thresholds(positive, negative, c.timesteps, c.max_burst, c.v_init, upper=upper)
+    percent = 100.0 if c.threshold_method == "max" else c.percentile
+    larger = positive if positive.maximum().sum() >= negative.maximum().sum() else negative
+    return range_thresholds(larger, percent, c.max_burst, upper)
 
 
 class SignedFit:
@@ -80,8 +72,9 @@ class SignedFit:
     @functools.cached_property
     def closed_form(self) -> NDArray[np.float32]:
         """θ of minimum squared error of the closed form (not θe: τ is applied by the neuron), float32 [C] or [1]."""
-        layer = self.layer
-        return two_sided_thresholds(layer.positive, layer.negative, layer.site, layer.config, layer.sensitivity)
+        layer, sides = self.layer, (self.layer.positive, self.layer.negative)
+        theta = two_sided_thresholds(*sides, layer.site, layer.config)
+        return spread(theta, layer.config.threshold_ratio, sides, layer.sensitivity)
 
     @functools.cached_property
     def shift(self) -> NDArray[np.float32] | None:

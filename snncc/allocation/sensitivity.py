@@ -28,11 +28,12 @@ from snncc.config import Config
 from snncc.data import Dataset
 from snncc.errors import UsageError
 from snncc.graph import is_missing, outer_inputs
+from snncc.neurons.spread import spread
 from snncc.neurons.threshold import UNEVENNESS, ChannelHistogram
 from snncc.passes.channel_sensitivity import channel_sensitivities
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry, Frontier
-from snncc.passes.layer_fit import thresholds
+from snncc.passes.layer_fit import saturation, thresholds
 from snncc.passes.layer_sums import by_channel
 from snncc.passes.pattern_thresholds import initial_potential
 from snncc.passes.signed_fit import two_sided_thresholds
@@ -224,14 +225,19 @@ def fit(
         positive.add(values)
         if site.activation.encodes:
             negative.add(-values)
+    sides = (positive, negative) if signed else (positive,)
+    fitted: dict[tuple[int, bool], NDArray[np.float32]] = {}
     rows = []
     for max_burst, ratio in candidates:
         own = replace(config, max_burst=max_burst, threshold_ratio=ratio)
-        if signed:
-            theta = two_sided_thresholds(positive, negative, site, own, sensitivity)
-        else:
-            theta = thresholds(positive, site, own, sensitivity)
-        rows.append(theta * np.float32(ratio))
+        key = (max_burst, ratio == 1)  # an activation that was trained in steps has other thresholds for τ = 1
+        if key not in fitted:
+            if signed:
+                fitted[key] = two_sided_thresholds(positive, negative, site, own)
+            else:
+                fitted[key] = thresholds(positive, site, own)
+        highest = float("inf") if signed else saturation(site, own)
+        rows.append(spread(fitted[key], ratio, sides, sensitivity, highest) * np.float32(ratio))
     disturbed = uneven and not site.static_input and not signed  # a signed neuron takes back what came too early
     noise = float(np.sqrt(UNEVENNESS * (1 - 1 / config.timesteps) / 12)) if disturbed else 0.0
     bursts = np.array([c.max_burst for c in candidates], np.int64)

@@ -39,8 +39,10 @@ def spread(
     Returns:
         θe/τ, float32, of the shape of `theta`.
     """
+    if ratio == 1:
+        return theta
     even = np.minimum(theta, np.float32(highest / ratio))
-    if sensitivity is None or ratio == 1 or len(theta) != len(sensitivity):
+    if sensitivity is None or len(theta) != len(sensitivity):
         return even
     activity = np.sum([histogram.activity() for histogram in values], axis=0)
     active = np.sum([histogram.counts.sum(axis=1) for histogram in values], axis=0)

@@ -130,7 +130,7 @@ def test_clip_is_never_exceeded_by_what_runs(ratio: float) -> None:
 def test_a_signed_neuron_holds_the_bound_of_a_clip_itself(ratio: float) -> None:
     """So its θe may be anything: what it emits is the bound at most, rounded."""
     model = NETWORKS["saturating"].model()
-    network = compiled(model, threshold_ratio=ratio, timesteps=3, neuron="signed")
+    network = compiled(model, threshold_ratio=ratio, timesteps=3, neuron="signed", ratio_per_channel=False)
     largest = {node: float(theta.max()) for node, theta in thresholds_of(network).items()}
     outputs = network.run({"x": 100 * inputs_of(model, 5)["x"]})["y"]
     assert outputs.max() <= 1 + max(largest.values()) / (2 * 3) + 1e-6

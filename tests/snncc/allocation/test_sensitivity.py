@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -63,13 +64,12 @@ def fitted(current: np.ndarray, site: NeuronSite, candidate: Candidate, config: 
     upper = site.activation.upper
     histogram = ChannelHistogram(by_channel.shape[1])
     histogram.add(np.minimum(by_channel, np.float32(upper)))
-    theta = minimum_error_thresholds(
-        histogram, config.timesteps, candidate.max_burst, config.v_init, upper=upper / candidate.threshold_ratio
-    )
+    theta = minimum_error_thresholds(histogram, config.timesteps, candidate.max_burst, config.v_init, upper=upper)
     shape = [1] * current.ndim
     if axis is not None:
         shape[axis] = -1
-    return (theta * np.float32(candidate.threshold_ratio)).reshape(shape)
+    raised = theta * np.float32(candidate.threshold_ratio)
+    return np.minimum(raised, np.float32(upper / candidate.max_burst)).reshape(shape)
 
 
 def with_output_replaced(model: onnx.ModelProto, node: str, tensor: str) -> onnx.ModelProto:
@@ -96,7 +96,9 @@ def values_of(model: onnx.ModelProto, feeds: dict[str, np.ndarray], tensor: str)
 @pytest.mark.parametrize("name", SEPARABLE)
 def test_losses_and_spikes_are_those_of_the_closed_form(name: str) -> None:
     model = NETWORKS[name].model()
-    config = Config(timesteps=4, batch_size=5, neuron="burst")  # the last of three chunks is smaller
+    config = Config(
+        timesteps=4, batch_size=5, neuron="burst", ratio_per_channel=False
+    )  # the last of three chunks is smaller
     feeds = inputs_of(model, 12)
     found, ann, sites = scored(model, feeds, config)
     single = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
@@ -126,7 +128,7 @@ def test_losses_and_spikes_are_those_of_the_closed_form(name: str) -> None:
 def test_loss_of_classes_is_the_symmetric_divergence() -> None:
     model = small_model()
     feeds = {"image": 2 * np.random.default_rng(1).standard_normal((40, *SHAPE)).astype(np.float32)}
-    config = Config(timesteps=2, neuron="burst")
+    config = Config(timesteps=2, neuron="burst", ratio_per_channel=False)
     found, ann, sites = scored(model, feeds, config, class_output="logits")
     site = sites[1]
     current = values_of(ann, feeds, site.input)
@@ -151,7 +153,7 @@ def test_operations_are_spikes_times_weights_met() -> None:
         }"""
     )
     feeds = {"image": 2 * np.random.default_rng(1).standard_normal((20, *SHAPE)).astype(np.float32)}
-    config = Config(timesteps=4, batch_size=7, neuron="burst")
+    config = Config(timesteps=4, batch_size=7, neuron="burst", ratio_per_channel=False)
     found, ann, sites = scored(model, feeds, config)
     current = values_of(ann, feeds, sites[1].input)
     for candidate, score in zip(CANDIDATES, found[sites[1].node], strict=True):
@@ -194,6 +196,7 @@ def test_in_context_scores_are_those_of_the_network_with_that_layer_changed() ->
     model = NETWORKS["residual"].model()
     feeds = inputs_of(model, 12)
     config = Config(timesteps=3, max_burst=2, v_init=0.0, bias_correction=False, batch_size=5, neuron="burst")
+    config = replace(config, ratio_per_channel=False)
     network = snncc.compile(model, calibration=feeds, config=config)
     expected = run(model, feeds)
     data = load(feeds, input_specs(model))
@@ -246,7 +249,7 @@ def test_signed_neurons_are_scored_by_their_closed_form_on_both_sides_of_zero() 
         }"""
     )
     feeds = inputs_of(model, 40)
-    config = Config(timesteps=4)
+    config = Config(timesteps=4, ratio_per_channel=False)
     for uneven in (False, True):
         found, _, sites = scored(model, feeds, config, uneven=uneven)
         site = sites[-1]
