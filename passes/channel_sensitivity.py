@@ -25,6 +25,7 @@ from snncc.sequences import ann_feeds
 
 SAMPLES = 4
 """So many samples are disturbed: positions and channels of the next layers say the rest."""
+_LARGE = 1 << 17  # a sample of more values says enough alone
 _SIZE = 0.1  # of the disturbance, relative to the root mean square of the layer's output
 _VALUES = 1 << 24  # most values of a disturbed batch
 _DEAD = np.float32(1e-3)  # a channel that varies by less, relative to the liveliest, is measured as if it didn't
@@ -73,7 +74,12 @@ def channel_sensitivities(
     known = {**feeds, **ann}
     axes = {site.input: site.channel_axis for site in analysis.neurons}
     alone = batch is not None or not analysis.separable
-    return {r.site.node: _measured(graph, r, known, axes, alone=alone) for r in reaches}
+    return {r.site.node: _measured(graph, r, known, axes, alone=alone or not _tiles(r, analysis)) for r in reaches}
+
+
+def _tiles(reach: _Reach, analysis: Analysis) -> bool:
+    """Whether all that is read has samples on axis 0; a shape, say, has not."""
+    return all(t.name in analysis.batched for t in reach.beside)
 
 
 def _reach(graph: gs.Graph, sites: Mapping[str, NeuronSite], site: NeuronSite) -> _Reach:
@@ -94,6 +100,10 @@ def _reach(graph: gs.Graph, sites: Mapping[str, NeuronSite], site: NeuronSite) -
 def _measured(
     graph: gs.Graph, reach: _Reach, known: Mapping[str, Array], axes: Mapping[str, int], *, alone: bool
 ) -> NDArray[np.float64]:
+    """Measure one layer; `alone`: one channel at a time, as a batch can't be made larger or smaller."""
+    deviations = {t.name: _deviation(known[t.name], axes.get(t.name)) for t in reach.ends}
+    if not alone and known[reach.source.name][0].size > _LARGE:
+        known = {t.name: known[t.name][:1] for t in (reach.source, *reach.beside, *reach.ends)}
     value = known[reach.source.name]
     axis, rng = reach.site.channel_axis, np.random.default_rng(0)
     channels = value.shape[axis]
@@ -101,7 +111,6 @@ def _measured(
     noise = np.moveaxis(size * rng.choice(np.array([-1, 1], np.float32), value.shape), axis, 0)
     session = Session(submodel(graph, reach.nodes, [reach.source, *reach.beside], reach.ends), "a part of the ANN")
     beside = {t.name: known[t.name] for t in reach.beside}
-    scale = {t.name: _deviation(known[t.name], axes.get(t.name)) for t in reach.ends}
     found = np.zeros(channels)
     largest = max(known[t.name].size for t in (reach.source, *reach.beside, *reach.ends))
     step = 1 if alone else max(1, _VALUES // max(1, largest))
@@ -114,7 +123,7 @@ def _measured(
         feeds[reach.source.name] = disturbed.reshape(-1, *value.shape[1:])
         for name, got in session.run(feeds).items():
             moved = got.reshape(len(which), *known[name].shape) - known[name]
-            found[which.start : which.stop] += np.square(moved / scale[name]).reshape(len(which), -1).mean(axis=1)
+            found[which.start : which.stop] += np.square(moved / deviations[name]).reshape(len(which), -1).mean(axis=1)
     return np.where(np.isfinite(found), found, 0.0) / float(size) ** 2
 
 

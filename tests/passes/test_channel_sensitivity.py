@@ -53,6 +53,27 @@ def test_every_layer_with_channels_has_them(name: str, monkeypatch: pytest.Monke
         np.testing.assert_allclose(values, whole[node], rtol=1e-3, atol=1e-6 * whole[node].max())
 
 
+def test_a_shape_that_is_read_beside_the_layer_is_left_as_it_is() -> None:
+    text = """g (float[N,4] x, float[4,4] w, float[4,4] v, float[4,3] u) => (float[N,3] y) {
+        h = MatMul(x, w) r = Relu(h) all = Shape(x) size = Slice(all, zero, one, zero) to = Concat<axis=0>(size, two)
+        k = Reshape(r, to) s = Softmax<axis=2>(k) f = Flatten(s) c = MatMul(f, v) q = Relu(c) y = MatMul(q, u) }"""
+    head = "<int64[1] zero = {0}, int64[1] one = {1}, int64[2] two = {2, 2}>"
+    model = parse(text.replace("(float[N,3] y) {", f"(float[N,3] y) {head} {{"), ("w", "v", "u"))
+    found = measured(model, {"x": np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)})
+    assert found
+    assert all((values > 0).all() for values in found.values())
+
+
+def test_one_large_sample_says_nearly_as_much_as_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = NETWORKS["residual"].model()
+    feeds = inputs_of(model, 8)
+    all_of_them = measured(model, feeds)
+    monkeypatch.setattr(channel_sensitivity, "_LARGE", 1)
+    for node, values in measured(model, feeds).items():
+        assert np.corrcoef(np.log(values), np.log(all_of_them[node]))[0, 1] > 0.5
+        assert not np.array_equal(values, all_of_them[node])
+
+
 def theta_of(network: snncc.SpikingNetwork) -> dict[str, np.ndarray]:
     nodes = {node.name: node for node in network.network.nodes}
     return {layer.name: np.asarray(constant(nodes[layer.name].inputs[1])) for layer in network.record.layers}
