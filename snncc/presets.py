@@ -128,7 +128,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             {"weight_calibration": True},
             method="joint",
             sensitivity="uneven",
-            budget=Budget("loss", 1.25),
+            budget=Budget("loss", 0.9),
+            simulate=6,
         ),
     }
 )

@@ -139,16 +139,6 @@ def test_a_signed_neuron_holds_the_bound_of_a_clip_itself(ratio: float) -> None:
         assert all(largest[node] == pytest.approx(2 * float(theta.max())) for node, theta in plain.items())
 
 
-def test_where_a_bound_would_hold_the_threshold_ratio_back_the_neuron_is_signed() -> None:
-    model = NETWORKS["mobile"].model()
-    options = {"data": inputs_of(model, 16), "timesteps": 4}
-    clips = [
-        layer for layer in compiled(model, threshold_ratio=3.0, **options).record.layers if layer.activation == "clip"
-    ]
-    assert clips
-    assert all(layer.neuron == "signed" for layer in clips[1:])  # the first one's current is constant
-
-
 # --- corrections ----------------------------------------------------------------------------------------------------
 
 
