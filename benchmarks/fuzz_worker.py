@@ -23,8 +23,8 @@ from snncc.protos import all_nodes
 ADDRESS_SPACE = 8 * 2**30  # a last resort: the runtime reserves much more than it uses
 LARGEST_INPUT = 1 << 16
 # Near a value for which the network is defined there may be one for which it isn't, and no bound keeps them apart.
-# The same holds near the largest number: what is within this factor of it may go beyond.
-_NEAR_OVERFLOW = 100.0
+# The same holds near the largest number: behind an exponential, what is within this factor of it may go beyond.
+_NEAR_OVERFLOW = 1e8
 _WITH_GAPS = frozenset({"Div", "LpNormalization", "Mod", "Pow", "Reciprocal", "ReduceLogSum", "Tan"})
 
 Feeds = dict[str, NDArray[Any]]
