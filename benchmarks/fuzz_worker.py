@@ -23,8 +23,10 @@ from snncc.protos import all_nodes
 ADDRESS_SPACE = 8 * 2**30  # a last resort: the runtime reserves much more than it uses
 LARGEST_INPUT = 1 << 16
 # Near a value for which the network is defined there may be one for which it isn't, and no bound keeps them apart.
-# The same holds near the largest number: behind an exponential, what is within this factor of it may go beyond.
-_NEAR_OVERFLOW = 1e8
+# The same holds near the largest number: what is within this factor of it, or beyond it for inputs that are larger by
+# half, may go beyond it for an approximation.
+_NEAR_OVERFLOW = 100.0
+_LARGER = 1.5
 _WITH_GAPS = frozenset({"Div", "LpNormalization", "Mod", "Pow", "Reciprocal", "ReduceLogSum", "Tan"})
 
 Feeds = dict[str, NDArray[Any]]
@@ -167,14 +169,16 @@ def compared(
 
 
 def overflows_nearby(model: onnx.ModelProto, feeds: Feeds) -> bool:
-    """Whether a network computes with numbers that are near the largest of float32, or beyond."""
+    """Whether a network computes with numbers that are near the largest of float32, or would for larger inputs."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     made = {name for node in probe.graph.node for name in node.output if name} - {o.name for o in probe.graph.output}
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(made))
-    values = [np.asarray(value) for value in session(probe).run(None, feeds)]
-    limit = np.finfo(np.float32).max / _NEAR_OVERFLOW
-    return any(value.dtype.kind == "f" and not (np.abs(value) < limit).all() for value in values)
+    larger = {name: v * v.dtype.type(_LARGER) if v.dtype.kind == "f" else v for name, v in feeds.items()}
+    ran = session(probe)
+    limits = [(feeds, np.finfo(np.float32).max / _NEAR_OVERFLOW), (larger, np.inf)]
+    found = [(np.asarray(value), limit) for given, limit in limits for value in ran.run(None, given)]
+    return any(value.dtype.kind == "f" and not (np.abs(value) < limit).all() for value, limit in found)
 
 
 if __name__ == "__main__":

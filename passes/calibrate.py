@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from snncc.config import Config
 from snncc.context import Context
 from snncc.data import Dataset, InputSpec
 from snncc.graph import export_model, import_graph, static_dims
@@ -70,12 +69,12 @@ class Calibrate(Pass):
 def _calibrate_on(
     graph: gs.Graph, ctx: Context, data: Dataset, with_snn: bool, source: str, progress: Progress | None
 ) -> None:
-    if data is ctx.calibration and ctx.config.ratio_per_channel and ctx.config.per_channel:
-        spread = [s.node for s in ctx.analysis.neurons if ctx.layer_config(s.node).threshold_ratio != 1]
-        ctx.sensitivities = channel_sensitivities(graph, ctx.analysis, data, ctx.config.period, spread)
+    if data is ctx.calibration:
+        with_ratio = [s.node for s in ctx.analysis.neurons if ctx.layer_config(s.node).threshold_ratio != 1]
+        ctx.sensitivities = channel_sensitivities(graph, ctx.analysis, data, ctx.config, with_ratio)
     available = available_memory()
     store = Store(None if available is None else available // 2)
-    batches = data.batches(_chunk_size(graph, data, ctx.config, with_snn=with_snn))
+    batches = data.batches(_chunk_size(graph, data, ctx, with_snn=with_snn))
     framed = [spec.name for spec in data.inputs if spec.timesteps is not None] if with_snn else []
     chunks = [_entering(batch, data.inputs, framed, ctx.config.period, store) for batch in batches]
     with ChunkPool(len(chunks)) as pool:
@@ -121,7 +120,7 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
             ctx.warn("no calibration data: thresholds come from the steps of the training, biases are not corrected")
         return
     known = dict(ctx.layers)
-    largest = max((size for size in _sizes(graph) if size), default=1)
+    largest = max((size for size in _sizes(graph, ctx.analysis.batch) if size), default=1)
     inputs = generate_inputs(graph, max(1, min(GENERATED, VALUES // largest)))  # a large sample says as much as many
     _calibrate_on(graph, ctx, inputs, False, "generated", progress)
     ctx.layers.update(known)
@@ -132,26 +131,25 @@ def _without_data(graph: gs.Graph, ctx: Context, progress: Progress | None) -> N
     )
 
 
-def _chunk_size(graph: gs.Graph, data: Dataset, config: Config, *, with_snn: bool) -> int:
+def _chunk_size(graph: gs.Graph, data: Dataset, ctx: Context, *, with_snn: bool) -> int:
     """Return the samples per run: the network's own batch size where that is fixed, else as many as are wanted.
 
     Fewer, where a tensor of so many samples would have more than `VALUES` over time. That depends on the network and on
     T alone: how samples are cut into chunks decides in which order they are added up.
     """
-    batch = _fixed_batch(graph)
-    if batch is not None:
-        return batch
-    sizes = _sizes(graph)
+    if ctx.analysis.batch:
+        return ctx.analysis.batch
+    sizes = _sizes(graph, None)
     if None in sizes:
-        sizes = _sizes(sized_graph(import_graph(export_model(graph)), data))
+        sizes = _sizes(sized_graph(import_graph(export_model(graph)), data), None)
     largest = max((size for size in sizes if size is not None), default=1)
-    return max(1, min(config.batch_size, VALUES // max(1, largest * (config.timesteps if with_snn else 1))))
+    return max(1, min(ctx.config.batch_size, VALUES // max(1, largest * (ctx.config.timesteps if with_snn else 1))))
 
 
-def _sizes(graph: gs.Graph) -> list[int | None]:
+def _sizes(graph: gs.Graph, batch: int | None) -> list[int | None]:
     """Return the number of values of each tensor for one sample, None where it isn't known."""
     shapes = [tensor.shape for tensor in graph.tensors().values() if isinstance(tensor, gs.Variable)]
-    return [_size_of(shape, _fixed_batch(graph)) for shape in shapes]
+    return [_size_of(shape, batch) for shape in shapes]
 
 
 def _size_of(shape: Sequence[Any] | None, batch: int | None) -> int | None:
@@ -161,8 +159,3 @@ def _size_of(shape: Sequence[Any] | None, batch: int | None) -> int | None:
     first = shape[0] if shape and isinstance(shape[0], int) else 0
     # What a sample becomes may have a first axis that is longer than the batch.
     return math.prod(dims) * (max(1, first // batch) if batch else 1)
-
-
-def _fixed_batch(graph: gs.Graph) -> int | None:
-    first = (graph.inputs[0].shape or [None])[0]
-    return first if isinstance(first, int) and first > 0 else None

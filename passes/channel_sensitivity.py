@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from snncc.analysis import Analysis, NeuronSite
+from snncc.config import Config
 from snncc.data import Dataset
 from snncc.graph import outer_inputs
 from snncc.passes.layer_sums import by_channel
@@ -44,29 +45,29 @@ class _Reach:
 
 
 def channel_sensitivities(
-    graph: gs.Graph, analysis: Analysis, data: Dataset, period: int, names: Iterable[str]
+    graph: gs.Graph, analysis: Analysis, data: Dataset, config: Config, names: Iterable[str]
 ) -> dict[str, NDArray[np.float64]]:
-    """Measure layers of neurons.
+    """Measure layers of neurons; none if the options spread no τ.
 
     Args:
         graph: the ANN in normal form.
         analysis: its analysis.
         data: calibration data; the first few samples are used.
-        period: timesteps from one start of the neurons to the next.
-        names: the layers' nodes.
+        config: the options.
+        names: the nodes of the layers whose τ isn't 1.
 
     Returns:
         By node: relative squared error of what reaches the next neurons, for a squared error of 1 in each channel,
         float64 [C], 0 where that isn't defined. Layers without channels, or that nothing reads, are missing.
     """
-    wanted = set(names)
+    wanted = set(names) if config.ratio_per_channel and config.per_channel else set()
     sites = {site.node: site for site in analysis.neurons}
     chosen = [site for site in analysis.neurons if site.node in wanted and (site.channels or 1) > 1]
     reaches = [reach for reach in (_reach(graph, sites, site) for site in chosen) if reach.ends]
     if not reaches:
         return {}
     batch = data.inputs[0].batch
-    feeds = ann_feeds(next(iter(data.batches(batch or SAMPLES))), data.inputs, period)
+    feeds = ann_feeds(next(iter(data.batches(batch or SAMPLES))), data.inputs, config.period)
     read = {t.name: t for r in reaches for t in (r.source, *r.beside, *r.ends)}
     given = {t.name for t in graph.inputs}
     made = [t for name, t in read.items() if name not in given]

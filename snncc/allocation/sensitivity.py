@@ -185,10 +185,8 @@ def _jobs(
     uneven: bool,
 ) -> Iterator[LayerJob]:
     """Walk through the ANN and yield a job for each layer that has candidates."""
-    sensitivities = {}
-    if config.ratio_per_channel and config.per_channel:
-        spread = [name for name, candidates in wanted.items() if any(c.threshold_ratio != 1 for c in candidates)]
-        sensitivities = channel_sensitivities(graph, analysis, data, config.period, spread)
+    with_ratio = [name for name, candidates in wanted.items() if any(c.threshold_ratio != 1 for c in candidates)]
+    sensitivities = channel_sensitivities(graph, analysis, data, config, with_ratio)
     walk = _Walk(graph, analysis, data, config)
     outputs = walk.outputs()
     folds = analysis.foldable and not analysis.readout_blockers

@@ -24,7 +24,7 @@ def measured(model: Any, feeds: dict[str, np.ndarray], config: snncc.Config | No
     ctx = Context(config)
     graph = analyse_network(loaded, ctx, Hook())
     names = [site.node for site in ctx.analysis.neurons]
-    return channel_sensitivities(graph, ctx.analysis, prepared(feeds, loaded, config), config.period, names)
+    return channel_sensitivities(graph, ctx.analysis, prepared(feeds, loaded, config), config, names)
 
 
 def test_a_linear_layer_passes_on_what_its_weights_say() -> None:
