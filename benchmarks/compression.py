@@ -1,7 +1,7 @@
 """How many spikes a search saves at no larger loss (`snncc search --max-loss R`), on test images, as Markdown.
 
 python benchmarks/compression.py
-python benchmarks/compression.py --method ssc --sensitivity in-context
+python benchmarks/compression.py --method ssc --sensitivity in-context --simulate 0
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from environment import signature
 
 import snncc
 from snncc import models
-from snncc.allocation.run import METHODS, SENSITIVITIES
+from snncc.allocation.run import METHODS, SENSITIVITIES, SIMULATE
 from snncc.evaluate import evaluate
 
 
@@ -26,6 +26,9 @@ def main() -> None:
     parser.add_argument("--method", nargs="+", choices=[m for m in METHODS if m != "bsr+ssc"], default=["ssc", "joint"])
     parser.add_argument("--sensitivity", choices=SENSITIVITIES, default=SENSITIVITIES[0], help="default: %(default)s")
     parser.add_argument("--even", action="store_true", help="the same τ for every channel of a layer")
+    parser.add_argument(
+        "--simulate", type=int, default=SIMULATE, help="points simulated; 0: by the sum of sensitivities (%(default)s)"
+    )
     parser.add_argument("--max-loss", nargs="+", type=float, default=[1.0])
     parser.add_argument("--calibration", type=int, default=512, help="calibration images (default: %(default)s)")
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: all)")
@@ -49,6 +52,7 @@ def main() -> None:
                     method=method,
                     sensitivity=options.sensitivity,
                     budget=budget,
+                    simulate=options.simulate,
                 ).assignment
             network = snncc.compile(source, calibration=calibration, config=config, assignment=assignment)
             found = evaluate(network, {"image": images, "label": labels}, ann=source)
@@ -60,7 +64,8 @@ def main() -> None:
             print("| " + " | ".join(cells) + " |", flush=True)
     print(
         f"\nT={options.timesteps}, ψ={options.max_burst}, {len(images):,} test images, {len(calibration):,} for "
-        f"calibration; sensitivity: {options.sensitivity}{'; τ even' if options.even else ''}. {signature()}."
+        f"calibration; sensitivity: {options.sensitivity}, simulated: {options.simulate}"
+        f"{'; τ even' if options.even else ''}. {signature()}."
     )
 
 

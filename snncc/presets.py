@@ -7,11 +7,11 @@ the caller sets stays as it was set.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from snncc.allocation.result import Budget
+from snncc.allocation.result import Budget, SearchResult, UnmetError
 from snncc.allocation.run import SIMULATE, search
 from snncc.compiling import compile
 from snncc.config import Config
@@ -69,17 +69,24 @@ class Preset:
         """
         if self.method is None:
             return None
-        found = search(
-            model,
-            calibration=calibration,
-            config=config,
-            method=self.method,
-            sensitivity=self.sensitivity,
-            budget=self.budget,
-            simulate=self.simulate,
-            cache=cache,
-            progress=progress,
-        )
+
+        def chosen(budget: Budget) -> SearchResult:
+            return search(
+                model,
+                calibration=calibration,
+                config=config,
+                method=self.method or "joint",
+                sensitivity=self.sensitivity,
+                budget=budget,
+                simulate=self.simulate,
+                cache=cache,
+                progress=progress,
+            )
+
+        try:
+            found = chosen(self.budget)
+        except UnmetError:  # no choice loses that much less than the same ψ and τ everywhere: as much will do
+            found = chosen(replace(self.budget, value=1.0))
         return {name: (c.max_burst, c.threshold_ratio) for name, c in found.assignment.items()}
 
 

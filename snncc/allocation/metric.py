@@ -65,9 +65,9 @@ class Distance:
             snn: outputs of the candidates, [K, N, ...]; one that is missing is that of the ANN.
             which: the K candidates.
         """
-        if which.start in (None, 0):
-            self._samples += len(next(iter(ann.values())))
         if self.class_output is not None:
+            if which.start in (None, 0):
+                self._samples += len(ann[self.class_output])
             if self.class_output in snn:
                 self._add_classes(ann[self.class_output], snn[self.class_output], which)
             else:

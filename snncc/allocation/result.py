@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,10 +27,13 @@ ON_AGREEMENT = ("max_drop", "agreement")
 """Kinds of budget on the agreement with the ANN, which only simulated points can meet."""
 _NEAR = 0.98
 """A simulated point that spends at least this share of a budget is preferred to one that was only predicted."""
+SLACK = 1 + 1e-9
+"""A budget is kept up to this factor: sums of the same costs in another order differ by rounding."""
+_UNITS = {"spikes": "spikes", "operations": "synaptic operations", "energy": "J"}
 
 
 class UnmetError(UsageError):
-    """No choice that was simulated meets a budget on agreement."""
+    """No choice that was simulated is within the budget."""
 
 
 @dataclass(frozen=True)
@@ -166,12 +170,24 @@ class SearchResult:
                 factors[number] = baseline.spikes[number] / predicted
         return factors
 
+    @cached_property
+    def _operations_factor(self) -> float:
+        """Operations of the simulated uniform configuration over those predicted for it with the spikes it had.
+
+        Where the spikes of a layer are doesn't only depend on their number.
+        """
+        baseline = self.measurement(self.uniform)
+        scores = [self._score(layer, self.uniform).operations for layer in self.layers]
+        predicted = float(np.dot(scores, self.factors))
+        known = baseline is not None and baseline.operations > 0 and predicted > 0
+        return baseline.operations / predicted if baseline is not None and known else 1.0
+
     def candidate_costs(self, kind: str) -> list[NDArray[np.float64]]:
         """Return the predicted cost of each layer's candidates; what none of them changes is left out."""
         tables = []
         for layer, factor in zip(self.layers, self.factors, strict=True):
             spikes = np.array([s.spikes for s in layer.scores]) * factor
-            operations = np.array([s.operations for s in layer.scores]) * factor
+            operations = np.array([s.operations for s in layer.scores]) * factor * self._operations_factor
             energy = operations * CMOS_45NM.ac + spikes * CMOS_45NM.spike
             tables.append({"spikes": spikes, "operations": operations, "energy": energy}[kind])
         return tables
@@ -231,15 +247,10 @@ class SearchResult:
             UsageError: there is none; the message names the least cost.
         """
         front, fixed = self.front(kind), self.fixed_cost(kind)
-        if cost - fixed < front.cost[0]:
-            unit = {"spikes": "spikes", "operations": "synaptic operations", "energy": "J"}[kind]
-            least, uniform = front.cost[0] + fixed, self.predicted(self.uniform, kind)[0]
-            raise UsageError(
-                f"the budget of {cost:.6g} {unit} per sample can't be met: the nearest that can is {least:.6g} {unit}, "
-                f"{least / uniform:.4g} of the uniform configuration's; allow that, larger threshold ratios or fewer "
-                "timesteps"
-            )
-        return self.at(front.within_cost(cost - fixed), kind)
+        least = float(front.cost[0]) + fixed
+        if cost * SLACK < least:
+            raise self._too_dear(cost, least, kind)
+        return self.at(front.within_cost(max(cost * SLACK - fixed, float(front.cost[0]))), kind)
 
     def predict_cheapest(self, loss: float, kind: str) -> Assignment:
         """Return the cheapest choice, as predicted, whose summed sensitivity is at most `loss`.
@@ -247,32 +258,69 @@ class SearchResult:
         Raises:
             UsageError: there is none; the message names the least loss.
         """
-        return self.at(self.front(kind).within_loss(loss * (1 + 1e-12)), kind)
+        front, least = self.front(kind), float(self.front(kind).loss[-1])
+        if loss * SLACK < least:
+            raise self._too_faithful(loss, least, self.predicted(self.uniform, kind)[1])
+        return self.at(front.within_loss(max(loss * SLACK, least)), kind)
 
     def choose(self, budget: Budget) -> Assignment:
         """Return the best choice within a budget: of what was simulated close to it, else as it is predicted.
 
+        A choice that simulation found beyond the budget is never the answer.
+
         Raises:
             UsageError: no choice is within the budget; the message names the nearest one that is.
         """
-        kind = budget.counted
         if budget.kind in ON_AGREEMENT:
-            return self._cheapest(budget).assignment
-        if budget.kind == "loss":
-            limit = budget.value * self.measured[0].loss if len(self.measured) > 1 else 0.0
-            good = [m for m in self.measured if m.loss <= limit]
-            if good:
-                return min(good, key=lambda m: m.cost(kind)).assignment
-            return self.predict_cheapest(budget.value * self.predicted(self.uniform, kind)[1], kind)
-        cost = self.cost_of(budget)
-        within = [m for m in self.measured if m.cost(kind) <= cost * (1 + 1e-9)]
-        predicted = self.predict_best(cost, kind)
-        real = self.measurement(predicted)
-        exceeds = real is not None and real.cost(kind) > cost * (1 + 1e-9)
-        if within and (exceeds or any(m.cost(kind) >= _NEAR * cost for m in within)):
-            # What is cheaper than the budget and better still is better.
-            return min(within, key=lambda m: m.loss).assignment
-        return predicted
+            return self._most_agreeing(budget).assignment
+        return self._least_loss(budget) if budget.kind != "loss" else self._least_cost(budget)
+
+    def _least_loss(self, budget: Budget) -> Assignment:
+        """Return the choice of least loss within a budget on cost."""
+        kind, cost = budget.counted, self.cost_of(budget)
+        if not self.measured:
+            return self.predict_best(cost, kind)
+        within = [m for m in self.measured if m.cost(kind) <= cost * SLACK]
+        if not any(m.cost(kind) >= _NEAR * cost for m in within):
+            feasible = cost * SLACK >= self.front(kind).cost[0] + self.fixed_cost(kind)
+            predicted = self.predict_best(cost, kind) if feasible else None
+            if predicted is not None and self.measurement(predicted) is None:
+                return predicted
+        if not within:
+            raise self._too_dear(cost, min(m.cost(kind) for m in self.measured), kind)
+        # What is cheaper than the budget and better still is better.
+        return min(within, key=lambda m: m.loss).assignment
+
+    def _least_cost(self, budget: Budget) -> Assignment:
+        """Return the cheapest choice within a budget on loss."""
+        kind, target = budget.counted, budget.value * self.predicted(self.uniform, budget.counted)[1]
+        if len(self.measured) < 2:
+            return self.predict_cheapest(target, kind)
+        uniform = self.measured[0].loss
+        good = [m for m in self.measured if m.loss <= budget.value * uniform * SLACK]
+        if good:
+            return min(good, key=lambda m: m.cost(kind)).assignment
+        attainable = target * SLACK >= self.front(kind).loss[-1]
+        predicted = self.predict_cheapest(target, kind) if attainable else None
+        if predicted is not None and self.measurement(predicted) is None:
+            return predicted
+        raise self._too_faithful(budget.value * uniform, min(m.loss for m in self.measured), uniform)
+
+    def _too_dear(self, cost: float, least: float, kind: str) -> UnmetError:
+        baseline, unit = self.measurement(self.uniform), _UNITS[kind]
+        uniform = self.predicted(self.uniform, kind)[0] if baseline is None else baseline.cost(kind)
+        share = f", {_up(least / uniform)} of the uniform configuration's" if uniform > 0 else ""
+        return UnmetError(
+            f"the budget of {cost:.6g} {unit} per sample can't be met: the nearest that can is {_up(least)} {unit}"
+            f"{share}; allow that, larger threshold ratios or fewer timesteps"
+        )
+
+    def _too_faithful(self, loss: float, least: float, uniform: float) -> UnmetError:
+        uniform = max(uniform, 1e-300)
+        return UnmetError(
+            f"no choice loses {loss / uniform:.4g} times as much as the uniform configuration, or less: the nearest is "
+            f"{_up(least / uniform)} times; allow that, larger bursts or more timesteps"
+        )
 
     def least_agreement(self, budget: Budget) -> float:
         """Return the share of samples whose class must be the ANN's by a budget on agreement.
@@ -288,11 +336,11 @@ class SearchResult:
             )
         return budget.value / 100 if budget.kind == "agreement" else baseline.agreement - budget.value / 100
 
-    def _cheapest(self, budget: Budget) -> Measurement:
+    def _most_agreeing(self, budget: Budget) -> Measurement:
         least = self.least_agreement(budget)
         good = [m for m in self.measured if (m.agreement or 0.0) >= least - 1e-12]
         if not good:
-            nearest = max(m.agreement or 0.0 for m in self.measured)
+            nearest = math.floor(1e4 * max(m.agreement or 0.0 for m in self.measured) + 1e-6) / 1e4
             raise UnmetError(
                 f"no choice that was simulated agrees with the ANN on {least:.2%} of the calibration data: the nearest "
                 f"is {nearest:.2%}; ask for that, or allow more timesteps or a larger ψ"
@@ -306,3 +354,12 @@ class SearchResult:
 
     def _score(self, layer: LayerTable, assignment: Mapping[str, Candidate]) -> Score:
         return layer.scores[self._index(layer, assignment)]
+
+
+def _up(value: float) -> str:
+    """Write a number with six significant digits, rounded up: what is asked for must be there."""
+    text = f"{value:.6g}"
+    if float(text) < value:
+        step = 10.0 ** (math.floor(math.log10(value)) - 5)
+        text = f"{value + step / 2:.6g}"
+    return text

@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from snncc.allocation.cache import Cache
 from snncc.allocation.candidates import Candidate, bursts, joined, pairs, ratios
 from snncc.allocation.in_context import InContext
 from snncc.allocation.metric import class_output
-from snncc.allocation.result import ON_AGREEMENT, Assignment, Budget, LayerTable, Measurement, SearchResult
+from snncc.allocation.pareto import Front
+from snncc.allocation.result import ON_AGREEMENT, SLACK, Assignment, Budget, LayerTable, Measurement, SearchResult
 from snncc.allocation.sensitivity import LayerJob, Score, isolated
-from snncc.allocation.simulate import Simulations
+from snncc.allocation.simulate import Simulations, quick
 from snncc.artifact import VERSION
 from snncc.compiling import analyse_network, compile
 from snncc.config import Config
@@ -30,6 +32,7 @@ from snncc.context import Context
 from snncc.data import Dataset
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
+from snncc.network import SpikingNetwork
 from snncc.passes.analyse import analyse
 from snncc.passes.base import Progress
 from snncc.period import settled
@@ -43,6 +46,8 @@ The paper's order is "bsr+ssc": ψ for the budget first, then every τ at the ψ
 without a larger sum of sensitivities than the uniform configuration's."""
 SENSITIVITIES = ("uneven", "isolated", "in-context")
 """The other layers are as in the ANN and currents arrive unevenly, or evenly; or the other layers spike."""
+_LEAST_SHARE = 1e-3
+"""A front may begin at no cost at all, which no bisection gets away from: it begins here instead."""
 SIMULATE = 3
 """Points of the front that are simulated, besides the uniform configuration."""
 
@@ -86,8 +91,11 @@ def search(
         UsageError: an option is out of range, or no choice is within the budget (the nearest that is, is named).
     """
     config, budget = config or Config(), budget or Budget()
-    if simulate < 0:
-        raise UsageError(f"the number of points to simulate is {simulate}: it must be 0 or more")
+    for what, value, kind in (("config", config, Config), ("budget", budget, Budget)):
+        if not isinstance(value, kind):
+            raise UsageError(f"{what} is {value!r}: give a snncc.{kind.__name__}")
+    if isinstance(simulate, bool) or not isinstance(simulate, int) or simulate < 0:
+        raise UsageError(f"the number of points to simulate is {simulate!r}: it must be a whole number, 0 or more")
     if sensitivity not in SENSITIVITIES:
         raise UsageError(f"sensitivity is {sensitivity!r}: it must be one of {', '.join(SENSITIVITIES)}")
     loaded = read_ann(model)
@@ -150,11 +158,8 @@ class _Search:
         self._calibration = {"samples": len(data), "fingerprint": data.fingerprint()}
         options = {k: v for k, v in config.to_dict().items() if k not in ("batch_size", "trace")}
         fixed = {"version": VERSION, "model": loaded.sha256, "data": self._calibration["fingerprint"]}
-        # Alone, a layer depends on nothing that only the other layers or the corrections have.
-        alone: tuple[str, ...] = ("timesteps", "v_init", "per_channel", "ratio_per_channel", "neuron")
-        alone += ("threshold_method", "percentile")
-        alone += ("input_coding", "reset_after") if config.has_frames else ()
-        fit = options if sensitivity == "in-context" else {k: options[k] for k in alone}
+        # What a layer's neurons are, signed or not, depends on nearly all options.
+        fit = {k: v for k, v in options.items() if k not in ("weight_calibration", "weights")}
         outputs = [output.name for output in loaded.outputs]
         self._scores = Cache(
             "sensitivity", {**fixed, **fit, "outputs": outputs, "kind": sensitivity} if cache else None
@@ -162,6 +167,21 @@ class _Search:
         own = {k: v for k, v in options.items() if k not in ("max_burst", "threshold_ratio", "weight_calibration")}
         self._points = Cache("points", {**fixed, **own, "outputs": outputs} if cache else None)
         self.class_output: str | None = None
+
+    @cached_property
+    def network(self) -> SpikingNetwork:
+        """The uniform configuration, compiled."""
+        return compile(self._loaded, calibration=self._data, config=quick(self._config))
+
+    def simulations(self) -> Simulations:
+        """Return what measures choices; the uniform configuration isn't compiled twice."""
+        known = None
+        if "network" in self.__dict__:
+            known = self._uniform(layer.name for layer in self.network.record.layers), self.network
+        return Simulations(self._loaded, self._data, self._config, self.class_output, self._points, known)
+
+    def _uniform(self, names: Iterable[str]) -> Assignment:
+        return dict.fromkeys(names, Candidate(self._config.max_burst, float(self._config.threshold_ratio)))
 
     def scored(
         self,
@@ -198,6 +218,7 @@ class _Search:
                 self._config,
                 missing,
                 self.class_output,
+                signed={layer.name for layer in self.network.record.layers if layer.neuron == "signed"},
                 uneven=self._sensitivity == "uneven",
                 score=self._in_context() if self._sensitivity == "in-context" else None,
                 executor=executor,
@@ -218,8 +239,10 @@ class _Search:
         )
 
     def _in_context(self) -> Callable[[LayerJob], list[Score]]:
-        network = compile(self._loaded, calibration=self._data, config=self._config)
-        return InContext(network, self._data, self._config).scores
+        config, network = replace(quick(self._config), weights="float32"), self.network
+        if self._config.weights != "float32":
+            network = compile(self._loaded, calibration=self._data, config=config)
+        return InContext(network, self._data, config).scores
 
     def compressed(
         self,
@@ -232,28 +255,32 @@ class _Search:
         """Choose ψ for a budget on cost, then τ at that ψ: the paper's order."""
         if budget.kind in ("loss", *ON_AGREEMENT):
             raise UsageError("the method bsr+ssc takes a budget on cost only: choose another --method")
-        kind = budget.counted
-        simulations = Simulations(self._loaded, self._data, self._config, self.class_output, self._points)
+        kind, uniform = budget.counted, result.uniform
+        simulations = self.simulations()
         names = [layer.name for layer in result.layers]
-        measured: list[Measurement] = []
-        if simulate:
-            measured.append(simulations.measure(result.uniform, names))
-            result = replace(result, measured=tuple(measured))
-        first = result.predict_best(result.cost_of(budget), kind)
-        uniform = result.uniform
-
-        def at_burst(name: str) -> tuple[Candidate, ...]:
-            return joined((uniform[name], first[name]), ratios(first[name].max_burst))
-
-        second = replace(self.scored("bsr+ssc", at_burst, executor, progress), measured=tuple(measured))
-        assignment = second.predict_cheapest(second.predicted(uniform, kind)[1], kind)
-        if simulate:
-            measured += [simulations.measure(first, names), simulations.measure(assignment, names)]
-        return replace(second, measured=tuple(measured), budget=budget, assignment=assignment)
+        measured = (simulations.measure(uniform, names),) if simulate else ()
+        result = replace(result, measured=measured)
+        target = limit = result.cost_of(budget)
+        for _ in range(max(1, simulate)):
+            first = result.predict_best(target, kind)
+            of_layer = {name: joined((uniform[name], burst), ratios(burst.max_burst)) for name, burst in first.items()}
+            second = replace(self.scored("bsr+ssc", of_layer.__getitem__, executor, progress), measured=measured)
+            # What the ψ of a smaller budget lose can't be had back at its cost.
+            loss = max(second.predicted(uniform, kind)[1], second.predicted(first, kind)[1])
+            assignment = second.predict_cheapest(loss, kind)
+            if not simulate:
+                return replace(second, budget=budget, assignment=assignment)
+            points = (*measured, simulations.measure(first, names), simulations.measure(assignment, names))
+            found = replace(second, measured=points, budget=budget, assignment=assignment)
+            spent = points[-1].cost(kind)
+            if spent <= limit * SLACK:
+                return found
+            target = _nearer(result, kind, target, limit, spent)
+        return replace(found, assignment=found.choose(budget))
 
     def simulated(self, result: SearchResult, budget: Budget, count: int, progress: Progress | None) -> SearchResult:
         """Simulate the uniform configuration and `count` points around the budget."""
-        simulations = Simulations(self._loaded, self._data, self._config, self.class_output, self._points)
+        simulations = self.simulations()
         names = [layer.name for layer in result.layers]
         found: list[Measurement] = []
 
@@ -279,40 +306,61 @@ class _Search:
 def _approach(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
     """Simulate choices whose real cost comes as near to a budget as the front allows, from below.
 
-    Up to twice as many as are asked for, if none of those is within the budget.
+    Up to twice as many as are asked for, if none of those is within the budget; then the cheapest one.
     """
     kind, limit = budget.counted, result.cost_of(budget)
-    least, most = result.front(kind).cost[0], result.front(kind).cost[-1]
-    fixed = result.fixed_cost(kind)
+    least = result.fixed_cost(kind) + float(result.front(kind).cost[0])
     target, met = limit, False
     for number in range(2 * count):
         if number >= count and met:
-            break
-        point = measure(result.predict_best(target, kind))
-        met |= point.cost(kind) <= limit * (1 + 1e-9)
-        spent = (point.cost(kind) - fixed) / max(limit - fixed, 1e-30)
-        # The prediction is off by a factor that changes little from one point to the next.
-        aim = 1.0 - 0.002 * (number + 1)
-        target = fixed + float(np.clip((target - fixed) * aim / max(spent, 1e-3), least, max(most, least)))
+            return
+        point = measure(result.predict_best(max(target, least), kind))
+        met |= point.cost(kind) <= limit * SLACK
+        target = _nearer(result, kind, target, limit, point.cost(kind), 1.0 - 0.002 * (number + 1))
+    if not met:
+        measure(result.at(0, kind))
+
+
+def _nearer(result: SearchResult, kind: str, target: float, limit: float, spent: float, aim: float = 0.998) -> float:
+    """Return the predicted cost to ask for next, where one of `target` was `spent` in simulation.
+
+    The prediction is off by a factor that changes little from one point to the next.
+    """
+    fixed, cost = result.fixed_cost(kind), result.front(kind).cost
+    share = (spent - fixed) / max(limit - fixed, 1e-30)
+    return fixed + float(np.clip((target - fixed) * aim / max(share, 1e-3), cost[0], cost[-1]))
 
 
 def _compress(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
-    """Simulate choices whose real loss comes as near to a budget on loss as the front allows, from below."""
+    """Simulate choices whose real loss comes as near to a budget on loss as the front allows, from below.
+
+    If none of those is within the budget, and the uniform configuration isn't either, then the one of least loss.
+    """
     kind, front = budget.counted, result.front(budget.counted)
     limit = budget.value * result.measured[0].loss
     target = budget.value * result.predicted(result.uniform, kind)[1]
-    low, high = float(front.loss[-1]), float(front.loss[0])
+    beyond, within, met = -1, len(front), result.measured[0].loss <= limit * SLACK
     for _ in range(count):
-        target = float(np.clip(target, low, high))
-        point = measure(result.predict_cheapest(target, kind))
-        if point.loss <= limit:
-            low = target
+        if within - beyond < 2:
+            break
+        number = int(np.clip(_cheapest(front, target), beyond + 1, within - 1))
+        point = measure(result.at(number, kind))
+        if point.loss <= limit * SLACK:
+            within, met = number, True
         else:
-            high = target
+            beyond = number
         # The real loss is about proportional to the predicted one; what was tried bounds what is tried next.
-        target *= 0.98 * limit / max(point.loss, 1e-30)
-        if not low < target < high:
+        target = float(front.loss[number]) * 0.98 * limit / max(point.loss, 1e-30)
+        if not beyond < _cheapest(front, target) < within:
+            low, high = float(front.loss[min(within, len(front) - 1)]), float(front.loss[max(beyond, 0)])
             target = float(np.sqrt(max(low, 1e-30) * high))
+    if not met:
+        measure(result.at(len(front) - 1, kind))
+
+
+def _cheapest(front: Front, loss: float) -> int:
+    """Return the cheapest point within a loss, or the last one."""
+    return front.within_loss(max(loss, float(front.loss[-1])))
 
 
 def _bisect(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
@@ -320,12 +368,13 @@ def _bisect(result: SearchResult, budget: Budget, count: int, measure: Callable[
     kind = budget.counted
     front = result.front(kind)
     baseline, least = result.measured[0], result.least_agreement(budget)
-    low, high = float(front.cost[0]), float(baseline.cost(kind) - result.fixed_cost(kind))
+    low, most = float(front.cost[0]), float(front.cost[-1])
+    high = float(np.clip(baseline.cost(kind) - result.fixed_cost(kind), low, most))
     if (baseline.agreement or 0.0) < least:
-        high, low = float(front.cost[-1]), min(high, float(front.cost[-1]))
+        low, high = high, most
     for _ in range(count):
-        middle = float(np.sqrt(low * max(high, low)))
-        point = measure(result.at(front.within_cost(middle), kind))
+        middle = float(np.sqrt(max(low, _LEAST_SHARE * high) * max(high, low)))
+        point = measure(result.at(front.within_cost(max(middle, float(front.cost[0]))), kind))
         if (point.agreement or 0.0) >= least - 1e-12:
             high = middle
         else:

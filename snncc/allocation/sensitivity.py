@@ -11,7 +11,7 @@ for each candidate, and the rest is run with the layer spiking. So a candidate c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
@@ -29,12 +29,12 @@ from snncc.data import Dataset
 from snncc.errors import UsageError
 from snncc.graph import is_missing, outer_inputs
 from snncc.neurons.spread import spread
-from snncc.neurons.threshold import UNEVENNESS, ChannelHistogram
+from snncc.neurons.threshold import UNEVENNESS
 from snncc.passes.channel_sensitivity import channel_sensitivities
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry, Frontier
+from snncc.passes.layer import Layer
 from snncc.passes.layer_fit import saturation, thresholds
-from snncc.passes.layer_sums import by_channel
 from snncc.passes.pattern_thresholds import initial_potential
 from snncc.passes.signed_fit import two_sided_thresholds
 from snncc.runtime.segments import Segment, SegmentRunner, Step, plan, submodel
@@ -127,6 +127,7 @@ def isolated(
     wanted: Wanted,
     class_output: str | None,
     *,
+    signed: Collection[str] = (),
     uneven: bool = True,
     score: Callable[[LayerJob], list[Score]] | None = None,
     executor: Executor | None = None,
@@ -141,6 +142,7 @@ def isolated(
         config: T, v0 and how thresholds are fitted.
         wanted: the candidates of each layer to score.
         class_output: name of the output with class scores, None if there is none.
+        signed: the layers of signed neurons, besides those that are never unsigned.
         uneven: disturb the neurons as uneven arrival would.
         score: what scores a layer; None: alone, the other layers as in the ANN.
         executor: what runs the layers; None: one after the other, here.
@@ -151,8 +153,8 @@ def isolated(
     """
     if not analysis.separable:
         raise UsageError(
-            "this network mixes the samples of a batch, so its layers can't be scored sample by sample: export it with "
-            "an open batch axis"
+            "this network's samples can't be taken out of a batch one by one (a recurrent layer, say, or an operation "
+            "across the batch), so its layers can't be scored sample by sample: compile it without a search"
         )
     pending: list[tuple[str, Future[list[Score]]]] = []
 
@@ -164,7 +166,7 @@ def isolated(
                 done(name, scores)
 
     run = score or LayerJob.scores
-    for job in _jobs(graph, analysis, data, config, wanted, class_output, uneven):
+    for job in _jobs(graph, analysis, data, config, wanted, class_output, signed, uneven):
         if executor is None:
             scores = run(job)
             if done is not None:
@@ -182,6 +184,7 @@ def _jobs(
     config: Config,
     wanted: Wanted,
     class_output: str | None,
+    signed: Collection[str],
     uneven: bool,
 ) -> Iterator[LayerJob]:
     """Walk through the ANN and yield a job for each layer that has candidates."""
@@ -197,7 +200,8 @@ def _jobs(
         currents = walk.frontier[site.input].ann
         cut = cut_behind(graph, site.output, walk.finished)
         own = config.of_a_period()
-        neurons = fit(site, currents, candidates, own, sensitivities.get(site.node), uneven=uneven)
+        sensitivity, both_ways = sensitivities.get(site.node), site.activation.encodes or site.node in signed
+        neurons = fit(site, currents, candidates, own, sensitivity, signed=both_ways, uneven=uneven)
         suffix = Suffix(graph, site, cut, neurons, analysis.batched)
         fan_out = FanOut(graph, analysis, site, currents[0].shape[1:])
         inputs, count = walk.inputs(cut), config.timesteps // config.period
@@ -211,18 +215,23 @@ def fit(
     config: Config,
     sensitivity: NDArray[np.float64] | None = None,
     *,
+    signed: bool,
     uneven: bool,
 ) -> Neurons:
-    """Fit θ for each candidate, as the calibration does; τ multiplies it afterwards."""
-    axis = site.channel_axis if site.channels is not None else None
-    upper = np.float32(site.activation.upper)
-    signed = site.activation.encodes or (config.neuron != "burst" and not site.static_input)
-    positive, negative = (ChannelHistogram(1 if axis is None else currents[0].shape[axis]) for _ in range(2))
-    for current in currents:
-        values = by_channel(np.minimum(current, upper), axis)
-        positive.add(values)
-        if site.activation.encodes:
-            negative.add(-values)
+    """Fit θ for each candidate, as the calibration does; τ multiplies it afterwards.
+
+    Args:
+        site: the layer.
+        currents: what reaches it in the ANN, per chunk.
+        candidates: its ψ and τ.
+        config: the options, with the T of a period.
+        sensitivity: see `snncc.neurons.spread`.
+        signed: its neurons are signed.
+        uneven: disturb unsigned neurons as uneven arrival would.
+    """
+    with ChunkPool(len(currents)) as pool:
+        layer = Layer(site, Entry([*currents]), config, pool)
+        positive, negative = layer.positive, layer.negative
     sides = (positive, negative) if signed else (positive,)
     fitted: dict[tuple[int, bool], NDArray[np.float32]] = {}
     rows = []

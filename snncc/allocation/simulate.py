@@ -16,21 +16,42 @@ from snncc.compiling import compile
 from snncc.config import Config
 from snncc.data import Dataset
 from snncc.loader import LoadedModel
+from snncc.network import SpikingNetwork
 from snncc.runtime.meter import Meter
 from snncc.runtime.session import Array, Session
 from snncc.sequences import run_ann
 from snncc.sources import in_batches
 
 
+def quick(config: Config) -> Config:
+    """Return options without the fit of the weights: it takes longest, and hardly changes which choice is best."""
+    return replace(config, weight_calibration=False)
+
+
 class Simulations:
     """Measures choices on the calibration set; what the cache knows isn't measured again."""
 
     def __init__(
-        self, loaded: LoadedModel, data: Dataset, config: Config, class_output: str | None, cache: Cache
+        self,
+        loaded: LoadedModel,
+        data: Dataset,
+        config: Config,
+        class_output: str | None,
+        cache: Cache,
+        known: tuple[Assignment, SpikingNetwork] | None = None,
     ) -> None:
-        # Fitting the weights takes longer than all the rest and changes little in which choice is the better one.
-        self._loaded, self._data, self._config = loaded, data, replace(config, weight_calibration=False)
-        self._class_output, self._cache = class_output, cache
+        """Prepare.
+
+        Args:
+            loaded: the ANN.
+            data: calibration data.
+            config: options of the compile.
+            class_output: name of the output with class scores, None if there is none.
+            cache: what was measured before.
+            known: a choice that was compiled already, and its network.
+        """
+        self._loaded, self._data, self._config = loaded, data, quick(config)
+        self._class_output, self._cache, self._known = class_output, cache, known
         self._expected: list[dict[str, Array]] | None = None
 
     def measure(self, assignment: Assignment, layers: Sequence[str]) -> Measurement:
@@ -51,12 +72,15 @@ class Simulations:
         )
 
     def _run(self, assignment: Assignment, layers: Sequence[str]) -> tuple[float, ...]:
-        network = compile(
-            self._loaded,
-            calibration=self._data,
-            config=self._config,
-            assignment={name: tuple(candidate) for name, candidate in assignment.items()},  # type: ignore[misc]
-        )
+        if self._known is not None and self._known[0] == assignment:
+            network = self._known[1]
+        else:
+            network = compile(
+                self._loaded,
+                calibration=self._data,
+                config=self._config,
+                assignment={name: tuple(candidate) for name, candidate in assignment.items()},  # type: ignore[misc]
+            )
         simulator = network.simulator()
         meter = Meter(network.sized(self._data), self._config.timesteps)
         distance = Distance(self._class_output, 1)

@@ -28,7 +28,7 @@ from snncc.errors import UsageError
 from snncc.graph import export_model
 from snncc.neurons.burst_if import closed_form
 from snncc.neurons.signed_burst import closed_form as signed_closed_form
-from snncc.neurons.threshold import ChannelHistogram, minimum_error_thresholds, signed_thresholds
+from snncc.neurons.threshold import FEW, ChannelHistogram, minimum_error_thresholds, signed_thresholds
 from snncc.passes.fold_thresholds import unfold_thresholds
 from snncc.pipeline import Hook
 from snncc.runtime.unlower import lowered_graph
@@ -64,12 +64,21 @@ def fitted(current: np.ndarray, site: NeuronSite, candidate: Candidate, config: 
     upper = site.activation.upper
     histogram = ChannelHistogram(by_channel.shape[1])
     histogram.add(np.minimum(by_channel, np.float32(upper)))
+    histogram.likely = likely(histogram, by_channel, upper)
     theta = minimum_error_thresholds(histogram, config.timesteps, candidate.max_burst, config.v_init, upper=upper)
     shape = [1] * current.ndim
     if axis is not None:
         shape[axis] = -1
     raised = theta * np.float32(candidate.threshold_ratio)
     return np.minimum(raised, np.float32(upper / candidate.max_burst)).reshape(shape)
+
+
+def likely(histogram: ChannelHistogram, currents: np.ndarray, upper: float = np.inf) -> np.ndarray:
+    """How large the next value is likely to be in channels with few of them, of currents [1, C, M]."""
+    if (histogram.counts.sum(axis=1) >= FEW).all():
+        return np.zeros(len(histogram.counts))
+    values = currents.astype(np.float64)
+    return np.clip(values.mean(axis=(0, 2)) + 3 * values.std(axis=(0, 2)), 0, upper)
 
 
 def with_output_replaced(model: onnx.ModelProto, node: str, tensor: str) -> onnx.ModelProto:
@@ -187,7 +196,7 @@ def test_an_executor_changes_nothing(kind: str) -> None:
 
 def test_mixed_samples_are_refused() -> None:
     model = NETWORKS["samples_mixed"].model()
-    with pytest.raises(UsageError, match="mixes the samples"):
+    with pytest.raises(UsageError, match="can't be taken out of a batch"):
         scored(model, inputs_of(model, 6), Config(neuron="burst"))
 
 
@@ -259,6 +268,7 @@ def test_signed_neurons_are_scored_by_their_closed_form_on_both_sides_of_zero() 
             sides = [ChannelHistogram(7) for _ in range(2)]
             for side, part in zip(sides, (values, -values), strict=True):
                 side.add(np.maximum(part, 0)[:, :, None])
+                side.likely = likely(side, part.T[None])
             theta = signed_thresholds(*sides, 4, candidate.max_burst, 0.5) * np.float32(candidate.threshold_ratio)
             mean = signed_closed_form(values, theta, 4, candidate.max_burst, 0.5)
             assert score.spikes == pytest.approx(np.abs(mean * 4 / theta).sum() / 40, rel=1e-3)

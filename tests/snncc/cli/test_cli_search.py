@@ -115,7 +115,7 @@ def test_a_search_of_another_network_is_refused(front: Path, invoke: Invoke) -> 
         (("-o", "small.onnx"), "is the model itself"),
         (("-o", "front.json", "--plot", "front.pdf"), "must end in .svg or .png"),
         (("-o", "front.json", "--spikes", "1", "--simulate", "0"), "the nearest that can is"),
-        (("-o", "front.json", "--simulate", "-2"), "must be 0 or more"),
+        (("-o", "front.json", "--simulate", "-2"), "it must be a whole number, 0 or more"),
     ],
 )
 def test_search_refuses(folder: Path, invoke: Invoke, options: tuple[str, ...], message: str) -> None:
