@@ -51,7 +51,7 @@ class InContext:
         if any(node.op_type == "Scan" and node.name for node in network.model.graph.node):
             raise UsageError(
                 "this network steps through time in a Scan, where its layers can't be scored with the others spiking: "
-                "search with --sensitivity uneven, or use the preset best"
+                "search with --sensitivity uneven, or compile it without a search"
             )
         self._config = config.of_a_period()
         self._batches = list(data.batches(data.inputs[0].batch or config.batch_size))

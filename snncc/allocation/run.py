@@ -90,7 +90,8 @@ def search(
         DataError: the calibration data doesn't fit the model.
         UsageError: an option is out of range, or no choice is within the budget (the nearest that is, is named).
     """
-    config, budget = config or Config(), budget or Budget()
+    config = Config() if config is None else config
+    budget = Budget() if budget is None else budget
     for what, value, kind in (("config", config, Config), ("budget", budget, Budget)):
         if not isinstance(value, kind):
             raise UsageError(f"{what} is {value!r}: give a snncc.{kind.__name__}")
@@ -196,6 +197,8 @@ class _Search:
         ctx.analysis = analyse(sized_graph(graph, self._data), ctx.quantised)
         self.class_output = class_output(graph, self._data)
         names = [site.node for site in ctx.analysis.neurons]
+        if not names:
+            raise UsageError("nothing in this network would spike, so there are no ψ and τ to choose: run it as it is")
         missing = {name: [c for c in candidates(name) if _key(name, c) not in self._scores.rows] for name in names}
         # The further a layer is from the end, the longer its suffix.
         work = {name: (len(names) - i) * len(missing[name]) for i, name in enumerate(names)}

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from small_network import SHAPE, small_model
+from small_networks import NETWORKS, inputs_of, parse
 
 import snncc
 from snncc.allocation import run as run_module
+from snncc.allocation import sensitivity as sensitivity_module
 from snncc.allocation.candidates import RATIOS, Candidate
 from snncc.allocation.file import FrontError, read, to_dict, write
 from snncc.allocation.result import Budget, SearchResult
 from snncc.allocation.run import search
+from snncc.allocation.suffix import Neurons
+from snncc.analysis import NeuronSite
 from snncc.errors import UsageError
 from snncc.evaluate import evaluate
 
@@ -192,6 +196,65 @@ def test_methods(method: str, count: int) -> None:
     assert all(Candidate(3, 1.0) in layer.candidates for layer in result.layers)
 
 
+NEURONS = ({}, {"neuron": "burst"}, {"neuron": "signed"}, {"threshold_ratio": 2.0}, {"per_channel": False})
+
+
+@pytest.mark.parametrize("name", ["plain", "residual", "mobile", "static_branch", "concat", "odds_and_ends"])
+@pytest.mark.parametrize("options", NEURONS, ids=str)
+@pytest.mark.parametrize("samples", [16, 200])
+def test_thresholds_are_those_of_the_compile(
+    name: str, options: dict[str, Any], samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = NETWORKS[name].model()
+    data, config = inputs_of(model, samples), snncc.Config(timesteps=3, **options)
+    fitted: dict[str, Neurons] = {}
+    fit = sensitivity_module.fit
+
+    def watched(site: NeuronSite, *rest: Any, **given: Any) -> Neurons:
+        fitted[site.node] = fit(site, *rest, **given)
+        return fitted[site.node]
+
+    monkeypatch.setattr(sensitivity_module, "fit", watched)
+    search(model, calibration=data, config=config, simulate=0, candidates=[])
+    for layer in snncc.compile(model, calibration=data, config=config).record.layers:
+        theta = fitted[layer.name].theta[0] / np.float32(layer.threshold_ratio)
+        assert (theta.min(), theta.max()) == pytest.approx((layer.theta_min, layer.theta_max), rel=1e-6), layer.name
+
+
+@pytest.mark.parametrize("name", ["plain", "residual", "mobile", "odds_and_ends", "sequence"])
+@pytest.mark.parametrize("options", [*NEURONS, {"v_init": 0.0}, {"weight_calibration": True}], ids=str)
+def test_the_uniform_candidate_is_the_uniform_network_in_context(name: str, options: dict[str, Any]) -> None:
+    model = NETWORKS[name].model()
+    data, config = inputs_of(model, 16), snncc.Config(timesteps=3, **options)
+    result = search(
+        model, calibration=data, config=config, simulate=1, candidates=[], sensitivity="in-context", cache=False
+    )
+    (baseline,) = result.measured
+    for layer, spikes in zip(result.layers, baseline.spikes, strict=True):
+        assert layer.scores[0].loss == pytest.approx(baseline.loss, rel=1e-3, abs=1e-9)
+        assert layer.scores[0].spikes == pytest.approx(spikes, rel=1e-6)
+
+
+def test_weights_of_8_bits_are_searched_in_context() -> None:
+    config = snncc.Config(timesteps=4, max_burst=3, weights="int8")
+    result = searched(Budget("relative", 0.9), config=config, sensitivity="in-context", simulate=1)
+    exact = searched(Budget("relative", 0.9), sensitivity="in-context", simulate=0)
+    assert [layer.scores for layer in result.layers] == [layer.scores for layer in exact.layers]
+
+
+def test_what_changes_the_scores_is_not_remembered_for_others() -> None:
+    model = parse(
+        """g (float[N,6] x, float[6,8] w_1, float[8,8] w_2, float[8,3] w_3) => (float[N,3] y) {
+            h = Gemm (x, w_1) r = Relu (h) s = Softmax (r) m = Gemm (s, w_2) q = Relu (m) y = MatMul (q, w_3)
+        }"""
+    )
+    data = inputs_of(model, 16)
+    for options in ({}, {"analog": True}, {"neuron": "burst"}, {"ratio_per_channel": False}):
+        config = snncc.Config(timesteps=3, threshold_ratio=2.0, **options)
+        kept, fresh = (search(model, calibration=data, config=config, simulate=0, cache=c) for c in (True, False))
+        assert kept.layers == fresh.layers
+
+
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(UsageError, match="method is 'magic'"):
         searched(candidates=None, method="magic")
@@ -206,6 +269,13 @@ def test_wrong_options_are_refused() -> None:
     for options in ({"kind": "time"}, {"cost": "money"}, {"value": 0.0}, {"value": float("nan")}):
         with pytest.raises(UsageError):
             Budget(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("simulate", [0, 1])
+def test_a_network_without_neurons_is_refused(simulate: int) -> None:
+    model = parse("g (float[N,6] x, float[6,3] w_1) => (float[N,3] y) { y = MatMul (x, w_1) }")
+    with pytest.raises(UsageError, match="nothing in this network would spike"):
+        search(model, calibration=inputs_of(model, 16), simulate=simulate)
 
 
 def test_file_gives_back_the_search(result: SearchResult, tmp_path: Path) -> None:
