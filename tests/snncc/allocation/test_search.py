@@ -203,9 +203,20 @@ def test_wrong_options_are_refused() -> None:
         searched(calibration=None)
     with pytest.raises(UsageError, match="simulated points"):
         searched(Budget("max_drop", 1.0), simulate=0)
-    for options in ({"kind": "time"}, {"cost": "money"}, {"value": 0.0}, {"value": float("nan")}):
+    for options in ({"kind": "time"}, {"kind": ["loss"]}, {"cost": "money"}):
         with pytest.raises(UsageError):
             Budget(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [0.0, -1, float("nan"), float("inf"), 10**400, "x", "0.5", None, [1], True])
+def test_a_budget_is_a_positive_number(value: Any) -> None:
+    with pytest.raises(UsageError, match="it must be a positive number"):
+        Budget("relative", value)
+
+
+def test_a_budget_of_numpy_is_a_plain_number() -> None:
+    assert json.dumps(Budget("relative", np.float32(0.5)).value) == "0.5"  # type: ignore[arg-type]
+    assert json.dumps(Budget("max_drop", np.int64(0)).value) == "0.0"  # type: ignore[arg-type]
 
 
 def test_file_gives_back_the_search(result: SearchResult, tmp_path: Path) -> None:
@@ -233,12 +244,24 @@ def test_file_gives_back_the_search(result: SearchResult, tmp_path: Path) -> Non
         lambda v: v["config"].update(timesteps=0),
         lambda v: v["config"].update(unknown=1),
         lambda v: v["budget"].update(kind="any"),
+        lambda v: v["budget"].update(value=10**400),
+        *(
+            lambda v, key=key: v["layers"][0]["candidates"][0].update({key: 10**400})
+            for key in ("loss", "spikes", "operations", "max_burst", "threshold_ratio")
+        ),
+        lambda v: v["measured"][0].update(macs=10**400),
+        lambda v: v["config"].update(v_init=10**400),
+        lambda v: v["config"].update(per_channel="no"),
+        lambda v: v["config"].update(weight_calibration=None),
+        lambda v: v["calibration"].update(samples=1e999),
+        lambda v: v["calibration"].update(samples="5"),
+        lambda v: v["layers"][0].update(candidates=1002 * v["layers"][0]["candidates"][:1]),
     ],
 )
 def test_damaged_files_are_refused(result: SearchResult, tmp_path: Path, damage: Any) -> None:
     values = json.loads(json.dumps(to_dict(result)))
     damage(values)
-    (tmp_path / "front.json").write_text(json.dumps(values))
+    (tmp_path / "front.json").write_text(json.dumps(values).replace("Infinity", "1e999"))
     with pytest.raises(FrontError, match=r"is no file of `snncc search` or is damaged \(.+\): make it"):
         read(tmp_path / "front.json")
 
