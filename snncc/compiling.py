@@ -10,11 +10,11 @@ import onnx_graphsurgeon as gs
 
 from snncc.analysis import Analysis
 from snncc.artifact import VERSION, Record, build, check_size, layer_records
-from snncc.config import Config
+from snncc.config import Config, checked_config
 from snncc.context import Context
 from snncc.data import Dataset
 from snncc.errors import ModelError, PassError, UsageError
-from snncc.graph import DOMAIN, FLOAT_OF, export_model, first_line, import_graph
+from snncc.graph import DOMAIN, FLOAT_OF, export_model, import_graph
 from snncc.loader import LoadedModel
 from snncc.network import SpikingNetwork
 from snncc.neurons.functions import MIN_OPSET
@@ -70,7 +70,10 @@ def compile(
         DataError: the calibration data doesn't fit the model.
         UsageError: the assignment names a layer that isn't there, or is out of range.
     """
-    config, hook, loaded = config or Config(), hook or Hook(), read_ann(model)
+    config, hook = checked_config(config), hook or Hook()
+    if assignment is not None and not isinstance(assignment, Mapping):
+        raise UsageError(f"assignment is {assignment!r}: it must map names of layers to pairs (ψ, τ)")
+    loaded = read_ann(model)
     if config.weights == "int8" and calibration is None:
         raise UsageError("8-bit weights need the range of the currents: give calibration data (--calib)")
     data: Dataset | None = None
@@ -146,15 +149,17 @@ def _frames(graph: gs.Graph) -> dict[str, list[str]]:
 def _check_assignment(ctx: Context) -> None:
     """Raise `UsageError` where the assignment of ψ and τ doesn't fit the network."""
     known = [site.node for site in ctx.analysis.neurons]
-    for name in ctx.assignment:
+    for name, choice in ctx.assignment.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
             hint = f"; the nearest name is '{near[0]}'" if near else ""
             raise UsageError(f"the assignment names '{name}', which is no layer of neurons of this network{hint}")
         try:
             ctx.layer_config(name)
-        except (UsageError, TypeError, ValueError) as error:
-            raise UsageError(f"the assignment of layer '{name}': {first_line(error)}") from error
+        except UsageError as error:
+            raise UsageError(f"the assignment of layer '{name}': {error}") from error
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"the assignment of layer '{name}' is no pair (ψ, τ), but {choice!r}") from error
 
 
 def _record(loaded: LoadedModel, ctx: Context, account: dict[str, Any]) -> Record:

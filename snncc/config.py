@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,16 @@ INPUT_CODINGS = ("constant", "frames")
 """What an input presents: the same values at every timestep, or a frame of its own at each."""
 THRESHOLD_METHODS = ("mse", "max", "percentile")
 """How θ is found: least squared error, or ψ spikes reach the activation's maximum or a percentile of it."""
+_SWITCHES = (
+    "per_channel",
+    "ratio_per_channel",
+    "bias_correction",
+    "gain_correction",
+    "weight_calibration",
+    "analog",
+    "strict",
+    "trace",
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,8 @@ class Config:
     reset_after: int | None = None
 
     def __post_init__(self) -> None:
+        for name in _SWITCHES:
+            _check_bool(name, getattr(self, name))
         if self.neuron not in NEURONS:
             raise UsageError(f"neuron is {self.neuron!r}: it must be one of {', '.join(NEURONS)}")
         if self.weights not in WEIGHTS:
@@ -134,13 +145,29 @@ class Config:
         return values
 
 
+def checked_config(config: Config | None) -> Config:
+    """Return options as a caller gave them; the defaults for None.
+
+    Raises:
+        UsageError: they are something else.
+    """
+    if config is not None and not isinstance(config, Config):
+        raise UsageError(f"config is {config!r}: it must be a snncc.Config, or None for the defaults")
+    return config or Config()
+
+
+def _check_bool(name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r}: it must be True or False")
+
+
 def _check_int(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise UsageError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
 
 
 def _check_float(name: str, value: float, low: float, high: float, *, open_top: bool = False) -> None:
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    ok = isinstance(value, int | float) and not isinstance(value, bool)
     if not ok or not low <= value <= high or (open_top and np.float32(value) == high):  # float32: as neurons keep it
         bracket = ")" if open_top else "]"
         raise UsageError(f"{name} is {value!r}: it must be a number in [{low:g}, {high:g}{bracket}")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from snncc.errors import ModelError, ResourceError
+from snncc.errors import ModelError, ResourceError, UsageError
 from snncc.external_data import check_stored_sizes, external_tensors, load_external
 from snncc.graph import DOMAIN, Dim, first_line, known_dim
 from snncc.model_checks import (
@@ -96,11 +96,14 @@ def load_model(source: str | os.PathLike[str] | onnx.ModelProto) -> LoadedModel:
     Raises:
         ModelError: the file can't be read, is no valid model, refers to unsafe or missing external data, or uses what
             isn't supported. The message is one line: the file, the reason, the remedy.
+        UsageError: the source is neither a path nor a model.
     """
     if isinstance(source, onnx.ModelProto):
         model = onnx.ModelProto()
         model.CopyFrom(source)
         return _loaded(model, model.graph.name or "model", None, hashlib.sha256(), "model in memory")
+    if not isinstance(source, str | os.PathLike):
+        raise UsageError(f"the model is {source!r}: give the path of an ONNX file, or a model in memory")
     path = Path(source)
     data = _read(path)
     model = _parse(path, data)

@@ -149,7 +149,7 @@ def preset(name: str) -> Preset:
     Raises:
         UsageError: there is none of this name.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise UsageError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 

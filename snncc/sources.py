@@ -103,7 +103,7 @@ def read_ann(source: Source | LoadedModel) -> LoadedModel:
 
     Raises:
         ModelError: it can't be read or is invalid.
-        UsageError: it is an artifact already.
+        UsageError: it is an artifact already, or no model at all.
     """
     loaded = source if isinstance(source, LoadedModel) else load_model(resolve(source))
     if loaded.is_artifact:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
-from typing import NamedTuple
+from itertools import islice
+from numbers import Real
+from typing import Any, NamedTuple
+
+from snncc.config import Config
+from snncc.errors import UsageError
 
 
 class Candidate(NamedTuple):
@@ -13,6 +19,8 @@ class Candidate(NamedTuple):
     threshold_ratio: float
 
 
+MOST = 1000
+"""Candidates that one layer may have; the search adds the uniform configuration's own."""
 BURSTS = tuple(range(1, 17))
 """ψ of burst-spike reallocation (BSR)."""
 RATIOS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.25, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
@@ -42,3 +50,37 @@ def pairs(max_burst: int) -> tuple[Candidate, ...]:
 def joined(*parts: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """Return the candidates of all parts, each once, in order."""
     return tuple(dict.fromkeys(candidate for part in parts for candidate in part))
+
+
+def checked(candidates: Any) -> tuple[Candidate, ...]:
+    """Return pairs (ψ, τ) as a caller gave them; whole numbers and numbers may be NumPy's.
+
+    Raises:
+        UsageError: they are no pairs, out of range, or more than `MOST`.
+    """
+    try:
+        given = list(islice(candidates, MOST + 1))
+    except TypeError:
+        raise UsageError(f"candidates is {candidates!r}: it must be a sequence of pairs (ψ, τ)") from None
+    if len(given) > MOST:
+        raise UsageError(f"there are more than {MOST:,} candidates: leave some away")
+    return tuple(_checked(pair) for pair in given)
+
+
+def _checked(pair: Any) -> Candidate:
+    try:
+        max_burst, ratio = pair
+    except (TypeError, ValueError):
+        raise UsageError(f"the candidate {pair!r} is no pair (ψ, τ)") from None
+    try:
+        if not isinstance(max_burst, bool):
+            max_burst = operator.index(max_burst)
+        if isinstance(ratio, Real) and not isinstance(ratio, bool):
+            ratio = float(ratio)
+    except (TypeError, OverflowError):
+        pass  # the configuration says what is wrong with it
+    try:
+        config = Config(max_burst=max_burst, threshold_ratio=ratio)
+    except UsageError as error:
+        raise UsageError(f"the candidate {pair!r}: {error}") from error
+    return Candidate(config.max_burst, config.threshold_ratio)

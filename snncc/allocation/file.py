@@ -6,14 +6,14 @@ What is read may come from anybody: its size is bounded and every value is check
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from snncc.allocation.candidates import Candidate
+from snncc.allocation.candidates import MOST, Candidate
 from snncc.allocation.result import COSTS, Assignment, Budget, LayerTable, Measurement, SearchResult
 from snncc.allocation.sensitivity import Score
 from snncc.atomic import replacing
@@ -140,7 +140,7 @@ def _result(values: dict[str, Any]) -> SearchResult:
     result = SearchResult(
         source={"name": _text(values["source"]["name"]), "sha256": _text(values["source"]["sha256"])},
         calibration={
-            "samples": int(values["calibration"]["samples"]),
+            "samples": _count(values["calibration"]["samples"]),
             "fingerprint": _text(values["calibration"]["fingerprint"]),
         },
         config=Config(**values["config"]),
@@ -157,6 +157,8 @@ def _result(values: dict[str, Any]) -> SearchResult:
 
 def _layer(values: dict[str, Any]) -> LayerTable:
     rows = values["candidates"]
+    if len(rows) > MOST + 1:  # with the uniform configuration's own
+        raise ValueError(f"a layer has {len(rows):,} candidates, more than {MOST:,}")
     candidates = tuple(_candidate(row["max_burst"], row["threshold_ratio"]) for row in rows)
     scores = tuple(Score(*(_number(row[k]) for k in ("loss", "spikes", "operations"))) for row in rows)
     return LayerTable(_text(values["name"]), candidates, scores)
@@ -196,9 +198,15 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise TypeError(f"{str(value)[:40]!r} is no number that is positive or 0")
     return float(value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"{str(value)[:40]!r} is no count")
+    return value
 
 
 def _no_constant(name: str) -> Any:

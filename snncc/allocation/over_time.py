@@ -8,7 +8,7 @@ from typing import Any
 
 from snncc.allocation.result import Budget, SearchResult, UnmetError
 from snncc.allocation.run import load_calibration, search
-from snncc.config import Config
+from snncc.config import Config, checked_config
 from snncc.errors import UsageError
 from snncc.loader import LoadedModel
 from snncc.sources import Source, read_ann
@@ -41,15 +41,19 @@ def search_timesteps(
     Raises:
         SnnccError: what `search` raises; `UsageError` if no T gives that agreement, or the budget is of another kind.
     """
-    if budget.kind != "agreement" or not timesteps:
+    if not isinstance(timesteps, Sequence):
+        raise UsageError(f"timesteps is {timesteps!r}: it must be a sequence of whole numbers")
+    if not isinstance(budget, Budget) or budget.kind != "agreement" or not len(timesteps):
         raise UsageError("a search over timesteps needs some of them and one target for all: give --min-agreement")
-    loaded, base = read_ann(model), config or Config()
+    base = checked_config(config)
+    configs = tuple(dict.fromkeys(_at(base, steps) for steps in timesteps))
+    loaded = read_ann(model)
     # Frames are read for the first T, and held anew for every other one.
-    data = load_calibration(calibration, loaded, replace(base, timesteps=timesteps[0], reset_after=None))
+    data = load_calibration(calibration, loaded, replace(configs[0], reset_after=None))
     best: tuple[float, SearchResult] | None = None
     reason: UnmetError | None = None
-    for steps in dict.fromkeys(timesteps):
-        own = _at(base, steps)
+    for own in configs:
+        steps = own.timesteps
         try:
             result = search(loaded, calibration=data, config=own, budget=budget, **options)
         except UnmetError as error:

@@ -8,6 +8,8 @@ cost, and pruned. Costs are real numbers throughout; nothing is rounded to a gri
 A front of many layers may hold more points than anybody wants to keep. Above a limit it is thinned: of points whose
 losses differ by less than a factor 1 + ε the cheapest is kept. Then for every budget the loss that is found is at most
 (1 + gap) times the least possible one, with 1 + gap the product of the factors; `gap` is 0 where the front is exact.
+
+Memory is bounded whatever the numbers of candidates and layers are, as both may come from a file of somebody else.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ from snncc.errors import UsageError
 
 LIMIT = 1 << 17
 """Points of a front that are kept, unless the caller says otherwise: some 20 MB for 20 layers."""
+_MOST_SUMS = 1 << 23
+"""Sums that are held at once, some 400 MB: of 64 candidates with a front of `LIMIT` points."""
+_MOST_KEPT = 1 << 27
+"""Points that the fronts of all layers hold together, 1 GB: `LIMIT` for each of a thousand layers."""
 _TIGHTER = 1.5  # a thinning that still leaves too many points is repeated with ε this much larger
 
 Floats = NDArray[np.floating[Any]]
@@ -89,26 +95,34 @@ def pareto_front(costs: Sequence[Floats], losses: Sequence[Floats], limit: int =
     Args:
         costs: per layer, the cost of each candidate, [K], finite and not negative.
         losses: per layer, the loss of each candidate, [K], finite and not negative.
-        limit: most points to keep, at least 2.
+        limit: most points to keep, at least 2; fewer are kept where there are more than a thousand layers.
 
     Raises:
         UsageError: a layer has no candidates, or a value is negative or not finite.
     """
     _check(costs, losses, limit)
+    limit = max(2, min(limit, _MOST_KEPT // len(costs)))
     cost, loss, factor = np.zeros(1), np.zeros(1), 1.0
     origins: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
     for layer_cost, layer_loss in zip(costs, losses, strict=True):
         # Candidates that are beaten within their layer are beaten in every choice.
         own = undominated(np.asarray(layer_cost, np.float64), np.asarray(layer_loss, np.float64))
-        all_cost = np.add.outer(np.asarray(layer_cost, np.float64)[own], cost).ravel()
-        all_loss = np.add.outer(np.asarray(layer_loss, np.float64)[own], loss).ravel()
-        kept = undominated(all_cost, all_loss)
-        if len(kept) > limit:
-            thin, more = _thin(all_loss[kept], limit)
-            kept, factor = kept[thin], factor * more
-        candidate, before = np.divmod(kept, len(cost))
+        points, own_cost, own_loss = len(cost), np.asarray(layer_cost, np.float64), np.asarray(layer_loss, np.float64)
+        merged, number = (np.empty(0), np.empty(0)), np.empty(0, np.intp)
+        at_once = max(1, _MOST_SUMS // points)
+        for start in range(0, len(own), at_once):
+            part = own[start : start + at_once]
+            all_cost = np.concatenate((merged[0], np.add.outer(own_cost[part], cost).ravel()))
+            all_loss = np.concatenate((merged[1], np.add.outer(own_loss[part], loss).ravel()))
+            kept = undominated(all_cost, all_loss)
+            if len(kept) > limit:
+                thin, more = _thin(all_loss[kept], limit)
+                kept, factor = kept[thin], factor * more
+            merged = all_cost[kept], all_loss[kept]
+            number = np.concatenate((number, start * points + np.arange(len(part) * points)))[kept]
+        candidate, before = np.divmod(number, points)
         origins.append((before.astype(np.int32), own[candidate].astype(np.int32)))
-        cost, loss = all_cost[kept], all_loss[kept]
+        cost, loss = merged
     return Front(cost, loss, factor - 1.0, tuple(origins))
 
 
@@ -145,7 +159,11 @@ def _thin(loss: NDArray[np.float64], limit: int) -> tuple[NDArray[np.intp], floa
 def _check(costs: Sequence[Floats], losses: Sequence[Floats], limit: int) -> None:
     if limit < 2:
         raise UsageError(f"the limit of a front is {limit}: it must be at least 2")
-    if not costs or len(costs) != len(losses):
+    if not costs and not losses:
+        raise UsageError(
+            "the network has no neurons to choose ψ and τ for: nothing in it would spike, so run it as it is"
+        )
+    if len(costs) != len(losses):
         raise UsageError(f"{len(costs)} layers have costs and {len(losses)} have losses: give both for each layer")
     for layer, (cost, loss) in enumerate(zip(costs, losses, strict=True)):
         if len(cost) != len(loss) or len(cost) == 0:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from snncc.allocation.candidates import Candidate
 from snncc.allocation.result import SearchResult
 from snncc.errors import UsageError
-from snncc.graph import first_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,13 +39,14 @@ def check_plot(path: Path) -> None:
         ) from error
 
 
-def plot(result: SearchResult, path: Path) -> None:
-    """Draw a search to a file, `.svg` or `.png`.
+def plot(result: SearchResult, stream: IO[bytes], suffix: str) -> None:
+    """Draw a search into an open file.
 
-    Raises:
-        UsageError: matplotlib is missing, the format isn't known, or the file can't be written.
+    Args:
+        result: the search.
+        stream: where the picture goes.
+        suffix: one of `FORMATS`.
     """
-    check_plot(path)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -57,13 +57,10 @@ def plot(result: SearchResult, path: Path) -> None:
         uniform = Candidate(result.config.max_burst, float(result.config.threshold_ratio))
         _sensitivity(by_burst, result, "ψ", 0, uniform.threshold_ratio)
         _sensitivity(by_ratio, result, "τ", 1, uniform.max_burst)
-        _front(front, result)
+        _front(front, result, uniform)
         figure.suptitle(f"{result.source['name']}, T={result.config.timesteps}")
-        metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        try:
-            figure.savefig(path, dpi=150, metadata=metadata)
-        except OSError as error:
-            raise UsageError(f"can't write '{path}': {first_line(error)}; choose another --plot") from error
+        metadata: dict[str, Any] = {"Date": None} if suffix == ".svg" else {}
+        figure.savefig(stream, format=suffix[1:], dpi=150, metadata=metadata)
 
 
 def _sensitivity(axes: Axes, result: SearchResult, symbol: str, varied: int, fixed: float) -> None:
@@ -83,11 +80,13 @@ def _sensitivity(axes: Axes, result: SearchResult, symbol: str, varied: int, fix
     axes.grid(alpha=0.3)
 
 
-def _front(axes: Axes, result: SearchResult) -> None:
+def _front(axes: Axes, result: SearchResult, uniform: Candidate) -> None:
     kind = result.budget.counted
     front, fixed = result.front(kind), result.fixed_cost(kind)
     axes.plot(front.cost + fixed, np.maximum(front.loss, 1e-12), color="tab:blue", label="Pareto front, predicted")
-    baselines = [c for c in result.layers[0].candidates if c.threshold_ratio == result.config.threshold_ratio]
+    # Layers may have candidates of their own; the uniform configuration is among those of all.
+    shared = set.intersection(*(set(layer.candidates) for layer in result.layers))
+    baselines = [c for c in result.layers[0].candidates if c in shared and c.threshold_ratio == uniform.threshold_ratio]
     points = [result.predicted({layer.name: c for layer in result.layers}, kind) for c in baselines]
     axes.plot(*zip(*points, strict=True), "x", color="tab:gray", label="the same ψ everywhere, predicted")
     for candidate, point in zip(baselines, points, strict=True):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,10 @@ class Budget:
             )
         if self.cost not in COSTS:
             raise UsageError(f"cost is {self.cost!r}: it must be one of {', '.join(COSTS)}")
-        if not np.isfinite(self.value) or self.value < 0 or (self.value == 0 and self.kind != "max_drop"):
+        value = _number(self.value)
+        if not np.isfinite(value) or value < 0 or (value == 0 and self.kind != "max_drop"):
             raise UsageError(f"the budget is {self.value!r}: it must be a positive number")
+        object.__setattr__(self, "value", value)  # one of NumPy's could not be written to a file
         if self.kind == "agreement" and self.value > 100:
             raise UsageError(f"the agreement wanted is {self.value!r}: it must be at most 100 per cent")
 
@@ -68,6 +71,14 @@ class Budget:
     def counted(self) -> str:
         """What is counted, one of `COSTS`."""
         return self.kind if self.kind in ("spikes", "energy") else self.cost
+
+
+def _number(value: Any) -> float:
+    """Return a number of any kind as a float; NaN for what is none."""
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
+    except OverflowError:
+        return float("inf")
 
 
 @dataclass(frozen=True)

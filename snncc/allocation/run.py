@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from snncc.allocation.cache import Cache
-from snncc.allocation.candidates import Candidate, bursts, joined, pairs, ratios
+from snncc.allocation.candidates import Candidate, bursts, checked, joined, pairs, ratios
 from snncc.allocation.in_context import InContext
 from snncc.allocation.metric import class_output
 from snncc.allocation.pareto import Front
@@ -27,7 +27,7 @@ from snncc.allocation.sensitivity import LayerJob, Score, isolated
 from snncc.allocation.simulate import Simulations, quick
 from snncc.artifact import VERSION
 from snncc.compiling import analyse_network, compile
-from snncc.config import Config
+from snncc.config import Config, checked_config
 from snncc.context import Context
 from snncc.data import Dataset
 from snncc.errors import UsageError
@@ -90,11 +90,11 @@ def search(
         DataError: the calibration data doesn't fit the model.
         UsageError: an option is out of range, or no choice is within the budget (the nearest that is, is named).
     """
-    config = Config() if config is None else config
-    budget = Budget() if budget is None else budget
-    for what, value, kind in (("config", config, Config), ("budget", budget, Budget)):
-        if not isinstance(value, kind):
-            raise UsageError(f"{what} is {value!r}: give a snncc.{kind.__name__}")
+    config, budget = checked_config(config), Budget() if budget is None else budget
+    if not isinstance(budget, Budget):
+        raise UsageError(
+            f"budget is {budget!r}: it must be a snncc.Budget, or None for what the same ψ everywhere costs"
+        )
     if isinstance(simulate, bool) or not isinstance(simulate, int) or simulate < 0:
         raise UsageError(f"the number of points to simulate is {simulate!r}: it must be a whole number, 0 or more")
     if sensitivity not in SENSITIVITIES:
@@ -132,7 +132,7 @@ def _candidates(method: str, given: Sequence[tuple[int, float]] | None, config: 
         raise UsageError(f"method is {method!r}: it must be one of {', '.join(METHODS)}")
     uniform = Candidate(config.max_burst, float(config.threshold_ratio))
     if given is not None:
-        chosen = joined((uniform,), (Candidate(int(b), float(r)) for b, r in given))
+        chosen = joined((uniform,), checked(given))
     else:
         of_method = {
             "bsr": bursts(uniform.threshold_ratio),
@@ -197,8 +197,6 @@ class _Search:
         ctx.analysis = analyse(sized_graph(graph, self._data), ctx.quantised)
         self.class_output = class_output(graph, self._data)
         names = [site.node for site in ctx.analysis.neurons]
-        if not names:
-            raise UsageError("nothing in this network would spike, so there are no ψ and τ to choose: run it as it is")
         missing = {name: [c for c in candidates(name) if _key(name, c) not in self._scores.rows] for name in names}
         # The further a layer is from the end, the longer its suffix.
         work = {name: (len(names) - i) * len(missing[name]) for i, name in enumerate(names)}

@@ -12,6 +12,7 @@ import click
 from snncc import models
 from snncc.allocation.result import Budget
 from snncc.cli.files import check_output, open_data
+from snncc.cli.front import check_layers, from_front
 from snncc.cli.options import (
     SETTINGS,
     batch_size_option,
@@ -21,7 +22,7 @@ from snncc.cli.options import (
     json_option,
     pass_terminal,
 )
-from snncc.cli.search import budget_options, from_front
+from snncc.cli.search import budget_options
 from snncc.cli.terminal import Terminal
 from snncc.compiling import compile
 from snncc.config import NEURONS, THRESHOLD_METHODS, WEIGHTS, Config
@@ -181,8 +182,8 @@ def compile_command(
     }
     config = Config(**options) if preset is None else PRESETS[preset].config(**_given(options))
     target = default_output(model) if output is None else Path(output)
-    inputs = {"model": str(resolve(model))} | ({} if calib is None else {"calibration data": calib})
-    check_output(target, "-o", inputs)
+    read = {"model": str(resolve(model)), "calibration data": calib, "front": front}
+    check_output(target, "-o", {what: path for what, path in read.items() if path is not None})
     hook = Hook(verify=verify, dump=None if dump_passes is None else Path(dump_passes))
     loaded = read_ann(model)
     assignment = None
@@ -196,6 +197,8 @@ def compile_command(
     elif wanted is not None:
         raise UsageError("a budget needs the result of a search: give --front, which `snncc search` writes")
     data = _calibration(loaded, config, calib, image, samples)
+    if front is not None and assignment is not None:
+        check_layers(front, assignment, loaded, config, data)
     if preset is not None and PRESETS[preset].method is not None:
         with terminal.progress("searching", remaining=True) as progress:
             assignment = PRESETS[preset].assignment(loaded, data, config, progress=progress)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from snncc import models
-from snncc.cli.files import open_data
+from snncc.cli.files import open_data, same_file
 from snncc.cli.terminal import Terminal
 from snncc.data import ImageOptions
 from snncc.errors import UsageError
@@ -102,6 +102,8 @@ def evaluate_boxes(
     confidence = CONFIDENT if options.score is None else options.score
     drawn = None
     if options.draw is not None:
+        if same_file(Path(options.draw), Path(data)):
+            raise UsageError(f"'{options.draw}' is the data itself: choose another --draw")
         names = None if annotations is None else annotations.class_names
         drawn = Drawing(Path(options.draw), samples, confidence, names)
     shown = shown_steps(network.record.timesteps)

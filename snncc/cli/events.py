@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from snncc.cli.files import check_output, replacing, save_npz
+from snncc.cli.files import check_output, replacing, same_file, save_npz
 from snncc.cli.options import SETTINGS, common_options, json_option, pass_terminal
 from snncc.cli.terminal import Terminal
 from snncc.errors import DataError, UsageError
@@ -178,16 +179,17 @@ def _file(terminal: Terminal, task: _Task) -> None:
 
     recording = read(task.source, sensor=task.sensor, sort=task.sort)
     summary, written = summarise(recording), None
-    if task.frames is not None:
-        collector = FrameCollector(task.frames)
-        collector.add(task.frames.tensor(recording), None, recording.source)
-        written = _write(collector, task)
-    if task.plot is not None:
-        with replacing(task.plot, "--plot") as stream:
+    with ExitStack() as drawn:  # both files, or neither where one of them fails
+        if task.plot is not None:
+            stream = drawn.enter_context(replacing(task.plot, "--plot"))
             plot(recording, stream, task.plot.suffix.lower(), task.slicing)
+        if task.frames is not None:
+            collector = FrameCollector(task.frames)
+            collector.add(task.frames.tensor(recording), None, recording.source)
+            written = _write(collector, task)
     if terminal.json:
-        drawn = None if task.plot is None else str(task.plot)
-        terminal.print_json({**summary.to_dict(), "plot": drawn, "output": written})
+        picture = None if task.plot is None else str(task.plot)
+        terminal.print_json({**summary.to_dict(), "plot": picture, "output": written})
         return
     terminal.print(report.recording_facts(summary))
     _say_written(terminal, task, written)
@@ -199,6 +201,10 @@ def _folder(terminal: Terminal, task: _Task) -> None:
     from snncc.report import events as report
 
     folder = EventFolder.open(task.source, sensor=task.sensor, sort=task.sort, strict=task.strict)
+    if task.output is not None and task.output.exists() and any(same_file(task.output, f) for f in folder.files):
+        raise UsageError(
+            f"'{task.output}' is one of the recordings, which would be overwritten: choose another --output"
+        )
     if task.limit is not None:
         folder = folder.head(task.limit)
     collector = None if task.frames is None else FrameCollector(task.frames)

@@ -53,14 +53,14 @@ def check_output(path: Path, option: str, inputs: Mapping[str, str | os.PathLike
     Args:
         path: the file.
         option: the option that chooses it, for messages.
-        inputs: files that must not be overwritten, by what they are.
+        inputs: files that must not be overwritten, by what they are: what is read, or written too.
 
     Raises:
-        UsageError: it is one of the inputs.
+        UsageError: it is one of them.
         OutputError: it can't be written.
     """
     for what, other in inputs.items():
-        if _same(path, Path(other)):
+        if same_file(path, Path(other)):
             raise UsageError(f"'{path}' is the {what} itself, which would be overwritten: choose another {option}")
     advice = f"choose another place with {option}"
     try:
@@ -75,19 +75,20 @@ def check_output(path: Path, option: str, inputs: Mapping[str, str | os.PathLike
         raise OutputError(f"can't write '{path}': {reason}; {advice}") from error
 
 
+def same_file(left: Path, right: Path) -> bool:
+    """Return whether two paths are one file or folder, which need not be there yet."""
+    try:
+        return left.resolve() == right.resolve() or (left.exists() and right.exists() and left.samefile(right))
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links that lead to each other
+        return False
+
+
 def _check_kind(path: Path, advice: str) -> None:
     """Refuse what a rename would destroy: to write atomically as root to /dev/null is to replace the device."""
     if path.is_dir():
         raise OutputError(f"can't write '{path}': it is a directory; {advice}")
     if path.exists() and not path.is_file():
         raise OutputError(f"can't write '{path}': it is no regular file; {advice}")
-
-
-def _same(left: Path, right: Path) -> bool:
-    try:
-        return left.exists() and right.exists() and left.samefile(right)
-    except (OSError, ValueError):
-        return False
 
 
 @contextmanager

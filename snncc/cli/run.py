@@ -84,6 +84,8 @@ def run_command(
         if target.suffix.lower() != ".npz":
             raise UsageError(f"--output is '{target}': its name must end in .npz, the only format there is")
         files = {"network": resolve(snn), "input": resolve_data(data)}
+        if early is not None and early.calib is not None:
+            files["calibration data"] = resolve_data(early.calib)
         # Bundled recordings are no file that could be overwritten, but frames made of one.
         check_output(target, "--output", {what: str(f) for what, f in files.items() if isinstance(f, str | Path)})
     network = open_network(snn)

@@ -1,4 +1,4 @@
-"""`snncc search`, and how `snncc compile` takes what it found."""
+"""`snncc search`, and the options for a budget."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import click
 from rich.table import Table
 
-from snncc.allocation.file import read, to_dict, write
+from snncc.allocation.file import to_dict, write
 from snncc.allocation.over_time import search_timesteps
 from snncc.allocation.plot import check_plot, plot
 from snncc.allocation.result import COSTS, Budget, SearchResult, UnmetError
 from snncc.allocation.run import METHODS, SENSITIVITIES, SIMULATE, search
-from snncc.cli.files import check_output, open_data
+from snncc.cli.files import check_output, open_data, replacing
 from snncc.cli.options import (
     SETTINGS,
     batch_size_option,
@@ -214,9 +214,10 @@ def search_command(
     )
     inputs = {"model": str(resolve(model)), "calibration data": calib}
     check_output(Path(output), "-o", inputs)
-    if plot_file is not None:
-        check_plot(Path(plot_file))
-        check_output(Path(plot_file), "--plot", inputs)
+    drawing = None if plot_file is None else Path(plot_file)
+    if drawing is not None:
+        check_plot(drawing)
+        check_output(drawing, "--plot", {**inputs, "output of -o": output})
     loaded = read_ann(model)
     data = open_data(calib, with_frames(input_specs(loaded.model), config), image=image, limit=samples)
     with terminal.progress("searching", remaining=True) as progress:
@@ -235,9 +236,7 @@ def search_command(
         else:
             tried = []
             result = search(loaded, budget=wanted, **options)
-    write(result, output)
-    if plot_file is not None:
-        plot(result, Path(plot_file))
+    _write(result, Path(output), drawing)
     if terminal.json:
         terminal.print_json({"output": output, **to_dict(result)})
     elif not terminal.quiet:
@@ -251,6 +250,16 @@ def search_command(
             terminal.print("", f"the front was thinned: for any budget it is within {gap:.2%} of the least sensitivity")
         again = f"snncc compile {shlex.quote(model)} --calib {shlex.quote(calib)} --front {shlex.quote(output)}"
         terminal.print("", f"wrote {output}; next: {again}")
+
+
+def _write(result: SearchResult, output: Path, drawing: Path | None) -> None:
+    """Write the result and its drawing: both, or neither where one of them fails."""
+    if drawing is None:
+        write(result, output)
+        return
+    with replacing(drawing, "--plot") as stream:
+        plot(result, stream, drawing.suffix.lower())
+        write(result, output)
 
 
 def timesteps_table(tried: list[tuple[int, SearchResult | UnmetError]], chosen: SearchResult) -> Table:
@@ -301,27 +310,3 @@ def layer_table(result: SearchResult) -> Table:
 
 def _amount(value: float, kind: str) -> str:
     return f"{1e6 * value:.2f} µJ" if kind == "energy" else f"{value:,.0f}"
-
-
-def from_front(
-    path: str, budget: Budget | None, sha256: str, model: str
-) -> tuple[Config, dict[str, tuple[int, float]]]:
-    """Return the options and the assignment that a file of `snncc search` gives for a budget.
-
-    Args:
-        path: the file.
-        budget: the budget; None for the one that was searched for.
-        sha256: of the model that is to be compiled.
-        model: its name, for messages.
-
-    Raises:
-        SnnccError: the file can't be used, or no choice is within the budget.
-    """
-    result = read(path)
-    if result.source["sha256"] != sha256:
-        raise UsageError(
-            f"'{path}' is a search of '{result.source['name']}' (SHA-256 {result.source['sha256'][:12]}...), which is "
-            f"not '{model}' ({sha256[:12]}...): search that network"
-        )
-    chosen = result.assignment if budget is None else result.choose(budget)
-    return result.config, {name: (c.max_burst, c.threshold_ratio) for name, c in chosen.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,12 @@ from snncc.errors import DataError
 MAX_MEMBER_BYTES = 16 * 2**30
 """Most bytes that one array of an `.npz` may declare: a small archive can unpack to more than any memory holds."""
 
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+# NumPy reads a header as a literal of Python, and hands on most of what that raises.
+_HEADER = (tokenize.TokenError, SyntaxError, TypeError, OverflowError)
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error),
+    *_HEADER,
+)
 
 
 @dataclass(frozen=True)

@@ -77,3 +77,17 @@ def test_what_does_not_fit_is_refused() -> None:
         snncc.compile(model, assignment={name: (0, 1.0)})
     with pytest.raises(UsageError, match=f"layer '{name}': threshold_ratio is 0.5"):
         snncc.compile(model, assignment={name: (4, 0.5)})
+    with pytest.raises(UsageError, match=f"layer '{name}': threshold_ratio is 1000"):
+        snncc.compile(model, assignment={name: (4, 10**400)})
+    for other in (4, None, (4,), (4, 1.0, 2)):
+        with pytest.raises(UsageError, match=rf"layer '{name}' is no pair \(ψ, τ\), but"):
+            snncc.compile(model, assignment={name: other})  # type: ignore[dict-item]
+    for key in (1, None):
+        with pytest.raises(UsageError, match=f"names '{key}', which is no layer"):
+            snncc.compile(model, assignment={key: (4, 1.0)})  # type: ignore[dict-item]
+    for whole in (5, "r1", [(name, (4, 1.0))]):
+        with pytest.raises(UsageError, match="it must map names of layers to pairs"):
+            snncc.compile(model, assignment=whole)  # type: ignore[arg-type]
+    for config in ({"timesteps": 2}, "x"):
+        with pytest.raises(UsageError, match="config is"):
+            snncc.compile(model, config=config)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snncc.config import MAX_BURST, MAX_TIMESTEPS, Config
+from snncc.config import MAX_BURST, MAX_TIMESTEPS, Config, checked_config
 from snncc.errors import UsageError
 
 
@@ -57,6 +57,8 @@ def test_values_in_range(option: str, value: Any) -> None:
         ("threshold_ratio", 0.99),
         ("threshold_ratio", float("inf")),
         ("threshold_ratio", np.nan),
+        ("threshold_ratio", 10**400),  # no float can hold it
+        ("v_init", 10**400),
         ("percentile", 0.999),
         ("percentile", 100.1),
     ],
@@ -66,6 +68,25 @@ def test_values_out_of_range_are_named(option: str, value: Any) -> None:
         Config(**{option: value})
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+SWITCHES = [field.name for field in dataclasses.fields(Config) if field.type == "bool"]
+
+
+@pytest.mark.parametrize("option", SWITCHES)
+@pytest.mark.parametrize("value", ["no", None, [], 0, 1, np.True_])
+def test_switches_are_true_or_false(option: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^{option} is .*: it must be True or False$"):
+        Config(**{option: value})
+
+
+def test_options_are_a_config_or_none() -> None:
+    config = Config(timesteps=3)
+    assert checked_config(config) is config
+    assert checked_config(None) == Config()
+    for other in ({"timesteps": 3}, {}, "x", 0):
+        with pytest.raises(UsageError, match=r"^config is .*: it must be a snncc\.Config"):
+            checked_config(other)  # type: ignore[arg-type]
 
 
 def test_options_are_plain_values() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ import onnxruntime as ort
 import pytest
 from loading import TEXT, WEIGHTED, message, parse, save
 
-from snncc.errors import ModelError
+from snncc.errors import ModelError, UsageError
 from snncc.loader import LoadedModel, load_model
 
 RELU = TEXT + "g (float[N,3] x) => (float[N,3] y) { [act] y = Relu(x) }"
@@ -124,6 +125,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a matter of POSIX")
+@pytest.mark.parametrize("source", [None, 5, b"model.onnx", ["model.onnx"]])
+def test_what_is_no_model_at_all(source: Any) -> None:
+    with pytest.raises(UsageError, match="give the path of an ONNX file"):
+        load_model(source)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
     assert "is no regular file" in message(tmp_path / "pipe.onnx")

@@ -87,3 +87,6 @@ def test_what_does_not_exist_is_named() -> None:
         preset("bs").config(speed=3)
     with pytest.raises(UsageError, match="needs calibration data"):
         compile_preset("best", MODEL, calibration=None)
+    for name in (["x"], None, 5):
+        with pytest.raises(UsageError, match="there is no preset"):
+            compile_preset(name, MODEL, calibration=None)  # type: ignore[arg-type]

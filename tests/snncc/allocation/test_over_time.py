@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,3 +75,28 @@ def test_only_a_target_that_means_the_same_at_any_t() -> None:
         search_timesteps(MODEL, [1, 2], budget=Budget("max_drop", 1.0), calibration=IMAGES)
     with pytest.raises(UsageError, match="at most 100 per cent"):
         Budget("agreement", 100.5)
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "message"),
+    [
+        (5, "timesteps is 5: it must be a sequence"),
+        ([], "needs some of them"),
+        ([2, 0], "timesteps is 0"),
+        ([2, [1]], r"timesteps is \[1\]"),
+        (["a"], "timesteps is 'a'"),
+    ],
+)
+def test_timesteps_are_checked_before_any_is_tried(timesteps: Any, message: str) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("a search was made")
+
+    with pytest.raises(UsageError, match=message):
+        search_timesteps(MODEL, timesteps, budget=Budget("agreement", 1.0), calibration=IMAGES, tell=never)
+
+
+def test_other_arguments_are_checked() -> None:
+    with pytest.raises(UsageError, match="give --min-agreement"):
+        search_timesteps(MODEL, [1], budget=0.9, calibration=IMAGES)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="config is 'x'"):
+        search_timesteps(MODEL, [1], budget=Budget("agreement", 1.0), config="x", calibration=IMAGES)  # type: ignore[arg-type]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 from scipy.optimize import LinearConstraint, milp
 from scipy.sparse import csr_matrix
 
+from snncc.allocation import pareto
 from snncc.allocation.pareto import Front, pareto_front, undominated
 from snncc.errors import UsageError
 
@@ -118,6 +120,51 @@ def test_a_thinned_front_keeps_its_promise(limit: int) -> None:
     assert (np.diff(thin.loss) < 0).all()
 
 
+@pytest.mark.parametrize("sums", [1, 7, 100])
+def test_a_front_merged_in_parts_is_the_same(sums: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    instances = [random_instance(seed) for seed in range(60)]
+    whole = [pareto_front(*instance) for instance in instances]
+    monkeypatch.setattr(pareto, "_MOST_SUMS", sums)
+    for instance, expected in zip(instances, whole, strict=True):
+        front = pareto_front(*instance)
+        assert front.gap == 0.0
+        np.testing.assert_array_equal(front.cost, expected.cost)
+        np.testing.assert_array_equal(front.loss, expected.loss)
+        assert [front.choice(p) for p in range(len(front))] == [expected.choice(p) for p in range(len(front))]
+
+
+def test_a_front_thinned_in_parts_keeps_its_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    costs = [rng.lognormal(0, 1, 40) for _ in range(8)]
+    losses = [rng.lognormal(0, 0.1, 40) / c for c in costs]
+    exact = pareto_front(costs, losses)
+    monkeypatch.setattr(pareto, "_MOST_SUMS", 1000)
+    thin = pareto_front(costs, losses, limit=300)
+    assert exact.gap == 0.0
+    assert len(thin) <= 300 < len(exact)
+    for budget in np.linspace(thin.cost[0], exact.cost[-1], 50):
+        found, possible = thin.loss[thin.within_cost(budget)], exact.loss[exact.within_cost(budget)]
+        assert possible * (1 - 1e-12) <= found <= (1 + thin.gap) * possible * (1 + 1e-12)
+    for point in range(len(thin)):
+        check_choice(thin, point, costs, losses)
+
+
+def test_memory_is_bounded_for_many_candidates_and_for_many_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is beaten here: the sums of the second layer alone would be 9 million numbers, 72 MB each."""
+    monkeypatch.setattr(pareto, "_MOST_SUMS", 1 << 16)
+    monkeypatch.setattr(pareto, "_MOST_KEPT", 6000)
+    cost = np.sort(np.random.default_rng(5).uniform(size=3000))
+    tracemalloc.start()
+    try:
+        front = pareto_front([cost, cost + 1], [1 - cost, 1 / (1 + cost)])
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    assert len(front) <= 3000
+    few = pareto_front([np.arange(1.0, 20.0)] * 600, [1 / np.arange(1.0, 20.0)] * 600)
+    assert len(few) <= 10
+
+
 def test_budgets_on_a_point_and_out_of_reach() -> None:
     front = pareto_front([np.array([1.0, 2.0]), np.array([1.0, 4.0])], [np.array([3.0, 1.0]), np.array([5.0, 0.0])])
     assert list(zip(front.cost, front.loss, strict=True)) == [(2.0, 8.0), (3.0, 6.0), (5.0, 3.0), (6.0, 1.0)]
@@ -132,7 +179,8 @@ def test_budgets_on_a_point_and_out_of_reach() -> None:
 @pytest.mark.parametrize(
     ("costs", "losses", "message"),
     [
-        ([], [], "0 layers have costs"),
+        ([], [], "the network has no neurons to choose ψ and τ for"),
+        ([], [[1.0]], "0 layers have costs and 1 have losses"),
         ([[1.0]], [[1.0], [2.0]], "1 layers have costs and 2 have losses"),
         ([[1.0, 2.0]], [[1.0]], "layer 0 has 2 costs and 1 losses"),
         ([[]], [[]], "layer 0 has 0 costs"),

@@ -21,7 +21,7 @@ from snncc.allocation.result import Budget, SearchResult
 from snncc.allocation.run import search
 from snncc.allocation.suffix import Neurons
 from snncc.analysis import NeuronSite
-from snncc.errors import UsageError
+from snncc.errors import UnsupportedModelError, UsageError
 from snncc.evaluate import evaluate
 
 MODEL = small_model()
@@ -266,7 +266,7 @@ def test_wrong_options_are_refused() -> None:
         searched(calibration=None)
     with pytest.raises(UsageError, match="simulated points"):
         searched(Budget("max_drop", 1.0), simulate=0)
-    for options in ({"kind": "time"}, {"cost": "money"}, {"value": 0.0}, {"value": float("nan")}):
+    for options in ({"kind": "time"}, {"kind": ["loss"]}, {"cost": "money"}):
         with pytest.raises(UsageError):
             Budget(**options)  # type: ignore[arg-type]
 
@@ -274,8 +274,19 @@ def test_wrong_options_are_refused() -> None:
 @pytest.mark.parametrize("simulate", [0, 1])
 def test_a_network_without_neurons_is_refused(simulate: int) -> None:
     model = parse("g (float[N,6] x, float[6,3] w_1) => (float[N,3] y) { y = MatMul (x, w_1) }")
-    with pytest.raises(UsageError, match="nothing in this network would spike"):
+    with pytest.raises((UsageError, UnsupportedModelError), match="nothing in it would spike"):
         search(model, calibration=inputs_of(model, 16), simulate=simulate)
+
+
+@pytest.mark.parametrize("value", [0.0, -1, float("nan"), float("inf"), 10**400, "x", "0.5", None, [1], True])
+def test_a_budget_is_a_positive_number(value: Any) -> None:
+    with pytest.raises(UsageError, match="it must be a positive number"):
+        Budget("relative", value)
+
+
+def test_a_budget_of_numpy_is_a_plain_number() -> None:
+    assert json.dumps(Budget("relative", np.float32(0.5)).value) == "0.5"  # type: ignore[arg-type]
+    assert json.dumps(Budget("max_drop", np.int64(0)).value) == "0.0"  # type: ignore[arg-type]
 
 
 def test_file_gives_back_the_search(result: SearchResult, tmp_path: Path) -> None:
@@ -303,12 +314,24 @@ def test_file_gives_back_the_search(result: SearchResult, tmp_path: Path) -> Non
         lambda v: v["config"].update(timesteps=0),
         lambda v: v["config"].update(unknown=1),
         lambda v: v["budget"].update(kind="any"),
+        lambda v: v["budget"].update(value=10**400),
+        *(
+            lambda v, key=key: v["layers"][0]["candidates"][0].update({key: 10**400})
+            for key in ("loss", "spikes", "operations", "max_burst", "threshold_ratio")
+        ),
+        lambda v: v["measured"][0].update(macs=10**400),
+        lambda v: v["config"].update(v_init=10**400),
+        lambda v: v["config"].update(per_channel="no"),
+        lambda v: v["config"].update(weight_calibration=None),
+        lambda v: v["calibration"].update(samples=1e999),
+        lambda v: v["calibration"].update(samples="5"),
+        lambda v: v["layers"][0].update(candidates=1002 * v["layers"][0]["candidates"][:1]),
     ],
 )
 def test_damaged_files_are_refused(result: SearchResult, tmp_path: Path, damage: Any) -> None:
     values = json.loads(json.dumps(to_dict(result)))
     damage(values)
-    (tmp_path / "front.json").write_text(json.dumps(values))
+    (tmp_path / "front.json").write_text(json.dumps(values).replace("Infinity", "1e999"))
     with pytest.raises(FrontError, match=r"is no file of `snncc search` or is damaged \(.+\): make it"):
         read(tmp_path / "front.json")
 

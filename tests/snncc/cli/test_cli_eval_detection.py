@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 SETTINGS = {"name": "yolov2", "anchors": [[8, 8], [14, 6]], "least_score": 0.05}
 DATA = ("--data", "images.npy", "--task", "detection")
@@ -56,6 +57,25 @@ def test_boxes_are_compared_without_annotations(detector, invoke):
         r"SNN \(T=4, ψ=4\)  boxes found [\d.]+ %  spikes/sample \d+  energy ANN .* SNN .* \(45nm\)", line
     )
     assert sorted(file.name for file in (detector / "out").iterdir()) == [f"{i:05d}.png" for i in range(12)]
+
+
+def test_pictures_do_not_go_among_those_that_are_read(detector, invoke):
+    (detector / "photos").mkdir()
+    Image.new("L", (24, 24)).save(detector / "photos/a.png")
+    options = (
+        "--data",
+        "photos",
+        "--task",
+        "detection",
+        "--against",
+        "net.onnx",
+        "--draw",
+        "../" + detector.name + "/photos",
+    )
+    result = invoke("eval", "net.snn.onnx", *options)
+    assert result.exit_code == 2
+    assert "is the data itself: choose another --draw" in result.stderr
+    assert [file.name for file in (detector / "photos").iterdir()] == ["a.png"]
 
 
 def test_average_precision_and_everything_as_json(detector, invoke):

@@ -89,6 +89,9 @@ def test_a_plot_that_fails_leaves_nothing(dataset: Path, invoke: Invoke) -> None
     assert result.exit_code == 1
     assert "less than a window" in result.stderr
     assert Path("a.gif").read_bytes() == b"before"
+    result = invoke("events", dataset / "0/a.bin", "--plot", "a.gif", "--bins", "601", "-o", "a.npz")
+    assert result.exit_code == 2, "an animation of so many frames"
+    assert not Path("a.npz").exists(), "half of what was asked for"
 
 
 @pytest.mark.parametrize(
@@ -126,6 +129,13 @@ def test_the_recording_itself_is_no_output(dataset: Path, invoke: Invoke) -> Non
     result = invoke("events", "in.npz", "--bins", 1, "-o", "in.npz")
     assert result.exit_code == 2
     assert "would be overwritten" in result.stderr
+    inside = dataset / "0" / "e.npz"
+    Path("in.npz").rename(inside)
+    before = inside.read_bytes()
+    result = invoke("events", dataset, "--bins", 1, "-o", inside)
+    assert result.exit_code == 2
+    assert "is one of the recordings, which would be overwritten" in result.stderr
+    assert inside.read_bytes() == before
 
 
 def test_events_out_of_order(dataset: Path, invoke: Invoke) -> None:

@@ -88,6 +88,15 @@ def test_bad_outputs(compiled, invoke, output, message):
     assert message in result.stderr
 
 
+def test_the_data_of_early_exit_is_no_output(compiled, invoke):
+    (compiled / "calib.npz").write_bytes((compiled / "data.npz").read_bytes())
+    options = ("--max-drop", 1, "--calib", "calib.npz", "--output", "calib.npz")
+    result = invoke("run", "small.snn.onnx", "--input", "data.npz", *options)
+    assert result.exit_code == 2
+    assert "'calib.npz' is the calibration data itself" in result.stderr
+    assert (compiled / "calib.npz").read_bytes() == (compiled / "data.npz").read_bytes()
+
+
 def test_the_output_is_tried_first(compiled, invoke):
     result = invoke("run", "small.snn.onnx", "--input", "nothing.npz", "--output", "nowhere/out.npz")
     assert result.exit_code == 1

@@ -12,6 +12,7 @@ from click.testing import Result
 
 import snncc
 from snncc.allocation.file import read
+from snncc.errors import UsageError
 
 Invoke = Callable[..., Result]
 
@@ -89,6 +90,7 @@ def test_compile_takes_the_choice_for_any_budget(front: Path, invoke: Invoke) ->
         (("--front", "front.json", "--spikes", "9", "--cost", "energy"), "--cost with --spikes"),
         (("--front", "data.npz"), "'data.npz' is no file of `snncc search`"),
         (("--budget", "0.5"), "a budget needs the result of a search: give --front"),
+        (("--front", "front.json", "-o", "front.json"), "'front.json' is the front itself"),
     ],
 )
 def test_compile_refuses(front: Path, invoke: Invoke, options: tuple[str, ...], message: str) -> None:
@@ -96,6 +98,20 @@ def test_compile_refuses(front: Path, invoke: Invoke, options: tuple[str, ...], 
     assert result.exit_code in (1, 2)
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+    assert read(front).assignment
+
+
+@pytest.mark.parametrize("data", [("--calib", "data.npz"), ()])
+def test_a_front_without_one_of_the_layers_is_refused(front: Path, invoke: Invoke, data: tuple[str, ...]) -> None:
+    values = json.loads(front.read_text())
+    gone = values["layers"].pop(1)["name"]
+    values["assignment"] = [row for row in values["assignment"] if row[0] != gone]
+    front.write_text(json.dumps(values))
+    assert read(front).assignment  # as far as the file alone can tell, all is well
+    result = invoke("compile", "small.onnx", *data, "--front", front, "-o", "a.snn.onnx")
+    assert result.exit_code == 1
+    assert f"it leaves out layer '{gone}' of 'small'" in result.stderr
+    assert not Path("a.snn.onnx").exists()
 
 
 def test_a_search_of_another_network_is_refused(front: Path, invoke: Invoke) -> None:
@@ -114,6 +130,8 @@ def test_a_search_of_another_network_is_refused(front: Path, invoke: Invoke) -> 
         (("-o", "nowhere/front.json"), "there is no directory 'nowhere'"),
         (("-o", "small.onnx"), "is the model itself"),
         (("-o", "front.json", "--plot", "front.pdf"), "must end in .svg or .png"),
+        (("-o", "same.svg", "--plot", "same.svg"), "'same.svg' is the output of -o itself"),
+        (("-o", "same.svg", "--plot", "./cache/../same.svg"), "is the output of -o itself"),
         (("-o", "front.json", "--spikes", "1", "--simulate", "0"), "the nearest that can is"),
         (("-o", "front.json", "--simulate", "-2"), "it must be a whole number, 0 or more"),
     ],
@@ -144,6 +162,30 @@ def test_plot(folder: Path, invoke: Invoke, suffix: str) -> None:
         text = drawn.decode()
         for words in ("Pareto front, predicted", "simulated", "chosen", "sensitivity of each layer to ψ", "ψ=16"):
             assert words in text
+
+
+def test_plot_of_layers_with_candidates_of_their_own(folder: Path, invoke: Invoke) -> None:
+    """The second step of bsr+ssc scores the ψ that each layer got in the first."""
+    pytest.importorskip("matplotlib")
+    command = [option if option != "bsr" else "bsr+ssc" for option in SEARCH]
+    result = invoke(*command, "-o", "front.json", "--simulate", "1", "--budget", "0.7", "--plot", "front.svg")
+    assert result.exit_code == 0, result.stderr
+    layers = read("front.json").layers
+    assert len({layer.candidates for layer in layers}) > 1
+    assert "ψ=3" in (folder / "front.svg").read_text()
+
+
+def test_a_plot_that_fails_leaves_nothing_behind(folder: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+
+    def broken(*_: object) -> None:
+        raise UsageError("it can't be drawn")
+
+    monkeypatch.setattr("snncc.cli.search.plot", broken)
+    result = invoke(*SEARCH, "-o", "front.json", "--simulate", "0", "--plot", "front.svg")
+    assert result.exit_code == 2
+    assert "it can't be drawn" in result.stderr
+    assert {path.name for path in folder.iterdir()} == {"small.onnx", "data.npz", "cache"}
 
 
 def test_presets(folder: Path, invoke: Invoke) -> None:

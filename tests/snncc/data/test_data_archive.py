@@ -46,6 +46,31 @@ def test_only_the_arrays_that_are_used_are_read(tmp_path: Path) -> None:
     assert len(load(path, [SPEC])) == 6
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"'shape': (6, 4)", b"'shape': (6, 4("),  # tokenize.TokenError
+        (b"'descr': '<f4'", b"'descr': '2f('"),
+        (b"'descr': '<f4'", b"'descr': 3 <4 "),
+        (b"(6, 4), }", b"(9**9), }"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_header_that_makes_no_sense(tmp_path: Path, old: bytes, new: bytes, suffix: str) -> None:
+    stream = io.BytesIO()
+    np.save(stream, X)
+    content = stream.getvalue()
+    assert content.count(old) == 1
+    path = tmp_path / f"calib{suffix}"
+    if suffix == ".npy":
+        path.write_bytes(content.replace(old, new))
+    else:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("x.npy", content.replace(old, new))
+    with pytest.raises(DataError, match=r"is damaged|is no readable"):
+        load(path, [SPEC])
+
+
 def test_a_memory_map_stays_one(tmp_path: Path) -> None:
     path = tmp_path / "calib.npy"
     np.save(path, (X * 255).astype(np.uint8))
