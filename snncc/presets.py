@@ -67,7 +67,8 @@ class Preset:
         Raises:
             SnnccError: what `snncc.search` raises.
         """
-        if self.method is None:
+        method = self.method
+        if method is None:
             return None
 
         def chosen(budget: Budget) -> SearchResult:
@@ -75,7 +76,7 @@ class Preset:
                 model,
                 calibration=calibration,
                 config=config,
-                method=self.method or "joint",
+                method=method,
                 sensitivity=self.sensitivity,
                 budget=budget,
                 simulate=self.simulate,
