@@ -219,7 +219,7 @@ class _Search:
                 self._config,
                 missing,
                 self.class_output,
-                signed={layer.name for layer in self.network.record.layers if layer.neuron == "signed"},
+                uniform={layer.name: layer for layer in self.network.record.layers},
                 uneven=self._sensitivity == "uneven",
                 score=self._in_context() if self._sensitivity == "in-context" else None,
                 executor=executor,

@@ -1,9 +1,9 @@
 """Sensitivity and cost of every candidate of every layer, with all other layers left as they are in the ANN.
 
 The closed form takes currents to be constant over time, which in the real network only the first layer's are. What
-uneven arrival adds is the greater part of the error at small T·ψ, and the threshold fit weighs it; with `uneven` a
-random disturbance of the same size stands for it, so that candidates are compared by the error of the neuron that will
-run.
+uneven arrival adds to the error of an unsigned neuron was measured when the uniform configuration was calibrated; with
+`uneven` a random disturbance of that size stands for it, so that candidates are compared by the error of the neuron
+that will run. Signed neurons take back what came too early.
 
 One walk through the ANN: at each activation the frontier holds what the rest of the network reads. There θ is fitted
 for each candidate, and the rest is run with the layer spiking. So a candidate costs the passes through its suffix.
@@ -11,7 +11,8 @@ for each candidate, and the rest is run with the layer spiking. So a candidate c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from snncc.allocation.metric import Distance
 from snncc.allocation.operations import FanOut
 from snncc.allocation.suffix import Cut, Neurons, Suffix, cut_behind
 from snncc.analysis import Analysis, Domain, NeuronSite
+from snncc.artifact import LayerRecord
 from snncc.config import Config
 from snncc.data import Dataset
 from snncc.errors import UsageError
@@ -43,6 +45,8 @@ from snncc.sequences import ann_feeds
 
 _FOLDED = 1 << 19
 """Most values of a layer's output that all candidates of one run have together: it should stay in the cache."""
+_MOST_UNEVEN = 2 * UNEVENNESS
+"""Multiples of the rounding error beyond this say that the rounding error is hardly there."""
 _PENDING = 4
 """Layers that may wait in an executor at a time: each holds its part of the frontier."""
 
@@ -127,7 +131,7 @@ def isolated(
     wanted: Wanted,
     class_output: str | None,
     *,
-    signed: Collection[str] = (),
+    uniform: Mapping[str, LayerRecord],
     uneven: bool = True,
     score: Callable[[LayerJob], list[Score]] | None = None,
     executor: Executor | None = None,
@@ -142,7 +146,8 @@ def isolated(
         config: T, v0 and how thresholds are fitted.
         wanted: the candidates of each layer to score.
         class_output: name of the output with class scores, None if there is none.
-        signed: the layers of signed neurons, besides those that are never unsigned.
+        uniform: by node, what became of the layers in the uniform configuration: which of them are signed, and what
+            uneven arrival costs the others.
         uneven: disturb the neurons as uneven arrival would.
         score: what scores a layer; None: alone, the other layers as in the ANN.
         executor: what runs the layers; None: one after the other, here.
@@ -166,7 +171,7 @@ def isolated(
                 done(name, scores)
 
     run = score or LayerJob.scores
-    for job in _jobs(graph, analysis, data, config, wanted, class_output, signed, uneven):
+    for job in _jobs(graph, analysis, data, config, wanted, class_output, uniform, uneven):
         if executor is None:
             scores = run(job)
             if done is not None:
@@ -184,7 +189,7 @@ def _jobs(
     config: Config,
     wanted: Wanted,
     class_output: str | None,
-    signed: Collection[str],
+    uniform: Mapping[str, LayerRecord],
     uneven: bool,
 ) -> Iterator[LayerJob]:
     """Walk through the ANN and yield a job for each layer that has candidates."""
@@ -200,8 +205,7 @@ def _jobs(
         currents = walk.frontier[site.input].ann
         cut = cut_behind(graph, site.output, walk.finished)
         own = config.of_a_period()
-        sensitivity, both_ways = sensitivities.get(site.node), site.activation.encodes or site.node in signed
-        neurons = fit(site, currents, candidates, own, sensitivity, signed=both_ways, uneven=uneven)
+        neurons = fit(site, currents, candidates, own, uniform[site.node], sensitivities.get(site.node), uneven=uneven)
         suffix = Suffix(graph, site, cut, neurons, analysis.batched)
         fan_out = FanOut(graph, analysis, site, currents[0].shape[1:])
         inputs, count = walk.inputs(cut), config.timesteps // config.period
@@ -213,9 +217,9 @@ def fit(
     currents: Sequence[Array],
     candidates: Sequence[Candidate],
     config: Config,
+    uniform: LayerRecord,
     sensitivity: NDArray[np.float64] | None = None,
     *,
-    signed: bool,
     uneven: bool,
 ) -> Neurons:
     """Fit θ for each candidate, as the calibration does; τ multiplies it afterwards.
@@ -225,13 +229,14 @@ def fit(
         currents: what reaches it in the ANN, per chunk.
         candidates: its ψ and τ.
         config: the options, with the T of a period.
+        uniform: what became of it in the uniform configuration.
         sensitivity: see `snncc.neurons.spread`.
-        signed: its neurons are signed.
-        uneven: disturb unsigned neurons as uneven arrival would.
+        uneven: disturb unsigned neurons as uneven arrival does.
     """
     with ChunkPool(len(currents)) as pool:
         layer = Layer(site, Entry([*currents]), config, pool)
         positive, negative = layer.positive, layer.negative
+    signed = uniform.neuron == "signed"
     sides = (positive, negative) if signed else (positive,)
     fitted: dict[tuple[int, bool], NDArray[np.float32]] = {}
     rows = []
@@ -246,9 +251,19 @@ def fit(
         highest = float("inf") if signed else saturation(site, own)
         rows.append(spread(fitted[key], ratio, sides, sensitivity, highest) * np.float32(ratio))
     disturbed = uneven and not site.static_input and not signed  # a signed neuron takes back what came too early
-    noise = float(np.sqrt(UNEVENNESS * (1 - 1 / config.timesteps) / 12)) if disturbed else 0.0
+    noise = math.sqrt(_unevenness(uniform) / 12) if disturbed else 0.0
     bursts = np.array([c.max_burst for c in candidates], np.int64)
     return Neurons(np.stack(rows).astype(np.float32), bursts, config.timesteps, initial_potential(site, config), noise)
+
+
+def _unevenness(uniform: LayerRecord) -> float:
+    """Return the error by uneven arrival as a multiple of the rounding error, as it was in the uniform configuration.
+
+    Both grow with the step θe/T. Where layers may become signed, those with much of it did.
+    """
+    if not uniform.unevenness or not uniform.quantisation or min(uniform.unevenness, uniform.quantisation) <= 0:
+        return 0.0
+    return min(uniform.unevenness / uniform.quantisation, _MOST_UNEVEN)
 
 
 class _Walk:

@@ -141,7 +141,8 @@ def test_compression_follows_reallocation() -> None:
         assert set(layer.candidates) == allowed
     before, after = (r.predicted(r.assignment, "spikes") for r in (first, both))
     assert after[0] <= before[0]
-    assert after[1] <= both.predicted(both.uniform, "spikes")[1] * (1 + 1e-9)
+    # The ψ of nine tenths of the spikes may lose more than the uniform configuration: τ adds nothing to that.
+    assert after[1] <= max(before[1], both.predicted(both.uniform, "spikes")[1]) * (1 + 1e-9)
     simulated = searched(Budget("relative", 0.9), candidates=None, method="bsr+ssc", simulate=1)
     assert simulated.measurement(simulated.assignment) is not None
     with pytest.raises(UsageError, match="takes a budget on cost only"):

@@ -51,7 +51,8 @@ def scored(
     found: dict[str, list[Score]] = {}
     wanted = {site.node: CANDIDATES for site in ctx.analysis.neurons}
     data = load(feeds, input_specs(model))
-    options = {"uneven": False, **options}
+    uniform = {layer.name: layer for layer in snncc.compile(model, calibration=feeds, config=config).record.layers}
+    options = {"uneven": False, "uniform": uniform, **options}
     isolated(graph, ctx.analysis, data, config, wanted, class_output, done=found.__setitem__, **options)  # type: ignore[arg-type]
     return found, exported, ctx.analysis.neurons
 
@@ -235,12 +236,25 @@ def test_in_context_scores_are_those_of_the_network_with_that_layer_changed() ->
             assert score.loss == pytest.approx(loss, rel=2e-2, abs=1e-7)
 
 
+def test_what_was_not_uneven_is_not_disturbed() -> None:
+    model = small_model()
+    feeds = {"image": 2 * np.random.default_rng(1).standard_normal((40, *SHAPE)).astype(np.float32)}
+    config = Config(timesteps=4, neuron="burst")
+    even, _, _ = scored(model, feeds, config, class_output="logits")
+    layers = snncc.compile(model, calibration=feeds, config=config).record.layers
+    for unevenness, quantisation in ((0.0, 0.1), (-0.1, 0.1), (0.1, 0.0), (0.1, -0.1), (None, None)):
+        measured = {n.name: replace(n, quantisation=quantisation, unevenness=unevenness) for n in layers}
+        assert scored(model, feeds, config, class_output="logits", uneven=True, uniform=measured)[0] == even
+
+
 def test_uneven_arrival_disturbs_all_layers_but_the_first() -> None:
     model = small_model()
     feeds = {"image": 2 * np.random.default_rng(1).standard_normal((40, *SHAPE)).astype(np.float32)}
     config = Config(timesteps=4, neuron="burst")
     even, _, sites = scored(model, feeds, config, class_output="logits")
-    uneven, _, _ = scored(model, feeds, config, class_output="logits", uneven=True)
+    layers = snncc.compile(model, calibration=feeds, config=config).record.layers
+    measured = {layer.name: replace(layer, quantisation=0.01, unevenness=0.03) for layer in layers}
+    uneven, _, _ = scored(model, feeds, config, class_output="logits", uneven=True, uniform=measured)
     assert uneven[sites[0].node] == even[sites[0].node]
     for site in sites[1:]:
         assert uneven[site.node][1].loss > 1.2 * even[site.node][1].loss
