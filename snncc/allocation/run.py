@@ -46,6 +46,8 @@ The paper's order is "bsr+ssc": ψ for the budget first, then every τ at the ψ
 without a larger sum of sensitivities than the uniform configuration's."""
 SENSITIVITIES = ("uneven", "isolated", "in-context")
 """The other layers are as in the ANN and currents arrive unevenly, or evenly; or the other layers spike."""
+_STEP, _APART = 1.02, 1.015
+"""Predicted losses of points that are simulated differ by this factor; they are looked for in such steps."""
 _LEAST_SHARE = 1e-3
 """A front may begin at no cost at all, which no bisection gets away from: it begins here instead."""
 SIMULATE = 3
@@ -333,35 +335,42 @@ def _nearer(result: SearchResult, kind: str, target: float, limit: float, spent:
 
 
 def _compress(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
-    """Simulate choices whose real loss comes as near to a budget on loss as the front allows, from below.
+    """Simulate choices whose real loss is about a budget on loss, by what all of them before lost.
 
-    If none of those is within the budget, and the uniform configuration isn't either, then the one of least loss.
+    The real loss is the predicted one times a factor, and scatters around that by some ten per cent: so points are
+    tried on both sides of where the budget should be, at a distance. If none of them is within it, and the uniform
+    configuration isn't either, then the one of least loss.
     """
     kind, front = budget.counted, result.front(budget.counted)
-    limit = budget.value * result.measured[0].loss
-    target = budget.value * result.predicted(result.uniform, kind)[1]
-    beyond, within, met = -1, len(front), result.measured[0].loss <= limit * SLACK
+    uniform = result.measured[0].loss
+    limit = budget.value * uniform
+    tried: dict[int, float] = {}
+    met, target, step = budget.value >= 1, budget.value * result.predicted(result.uniform, kind)[1], 1 / _STEP
     for _ in range(count):
-        if within - beyond < 2:
+        number = _untried(front, target, step, tried)
+        if number is None:
             break
-        number = int(np.clip(_cheapest(front, target), beyond + 1, within - 1))
-        point = measure(result.at(number, kind))
-        if point.loss <= limit * SLACK:
-            within, met = number, True
-        else:
-            beyond = number
-        # The real loss is about proportional to the predicted one; what was tried bounds what is tried next.
-        target = float(front.loss[number]) * 0.98 * limit / max(point.loss, 1e-30)
-        if not beyond < _cheapest(front, target) < within:
-            low, high = float(front.loss[min(within, len(front) - 1)]), float(front.loss[max(beyond, 0)])
-            target = float(np.sqrt(max(low, 1e-30) * high))
+        tried[number] = real = measure(result.at(number, kind)).loss
+        within = real <= limit * SLACK
+        met, step = met or within, _STEP if within else 1 / _STEP
+        factors = [real / float(front.loss[n]) for n, real in tried.items() if real > 0 and front.loss[n] > 0]
+        target = limit / float(np.exp(np.mean(np.log(factors)))) if factors else limit
     if not met:
         measure(result.at(len(front) - 1, kind))
 
 
-def _cheapest(front: Front, loss: float) -> int:
-    """Return the cheapest point within a loss, or the last one."""
-    return front.within_loss(max(loss, float(front.loss[-1])))
+def _untried(front: Front, target: float, step: float, tried: Iterable[int]) -> int | None:
+    """Return the cheapest point within a loss that isn't near one that was tried, or the next such by steps."""
+    known = [float(front.loss[n]) for n in tried]
+    low, high = float(front.loss[-1]), float(front.loss[0])
+    target = float(np.clip(target, low, high))
+    while low <= target <= high:
+        number = front.within_loss(target)
+        loss = float(front.loss[number])
+        if number not in tried and all(max(loss, k) >= min(loss, k) * _APART for k in known):
+            return number
+        target = step * target if target > 0 else -1.0
+    return None
 
 
 def _bisect(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
