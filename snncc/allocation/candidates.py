@@ -8,7 +8,7 @@ from itertools import islice
 from numbers import Real
 from typing import Any, NamedTuple
 
-from snncc.config import MAX_BURST, Config
+from snncc.config import Config
 from snncc.errors import UsageError
 
 
@@ -26,20 +26,9 @@ BURSTS = tuple(range(1, 17))
 RATIOS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.25, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
 """τ of sensitivity spike compression (SSC). The paper goes from 1 to 10 in steps of 0.5; there are as many here, closer
 together near 1, as few layers can afford half as large a threshold again, and nearly all can afford some of it."""
-_JOINT = {
-    0.25: (1.5,),
-    0.5: (1.25, 1.5, 2.0),
-    0.75: (1.2, 1.4, 1.6, 1.8, 2.25),
-    1.0: (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0),
-    1.25: (1.6, 2.0),
-    1.5: (1.25, 1.5, 1.75, 2.0, 2.5, 3.5),
-    2.0: (1.5, 2.0, 2.5),
-    3.0: (1.0, 2.0),
-    4.0: (1.0, 1.5),
-}
-"""τ of the joint search for each ψ, a multiple of the uniform configuration's. What fronts choose has a ψ/τ of half to
-all of its ψ: spread over a layer's channels, more of both moves spikes to the channels that matter. ψ = 1, or τ = 1 at
-a small ψ, is hardly ever among the best."""
+_JOINT_BURSTS = (1, 2, 3, 4, 6, 8, 12, 16)
+_JOINT_RATIOS = (1.0, 1.25, 1.5, 2.0)
+_COARSE_RATIOS = (3.0, 5.0, 10.0)
 
 
 def bursts(threshold_ratio: float = 1.0, values: Iterable[int] = BURSTS) -> tuple[Candidate, ...]:
@@ -54,8 +43,8 @@ def ratios(max_burst: int, values: Iterable[float] = RATIOS) -> tuple[Candidate,
 
 def pairs(max_burst: int) -> tuple[Candidate, ...]:
     """Return the candidates of the joint search around one ψ: about as many as BSR and SSC have together."""
-    chosen = {share: min(max(1, round(share * max_burst)), MAX_BURST) for share in _JOINT}
-    return joined(Candidate(burst, ratio) for share, burst in chosen.items() for ratio in _JOINT[share])
+    each = (Candidate(burst, ratio) for burst in _JOINT_BURSTS for ratio in _JOINT_RATIOS)
+    return joined(each, ratios(max_burst, (*_JOINT_RATIOS, *_COARSE_RATIOS)))
 
 
 def joined(*parts: Iterable[Candidate]) -> tuple[Candidate, ...]:

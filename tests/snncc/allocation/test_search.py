@@ -190,7 +190,7 @@ def test_only_new_candidates_are_scored() -> None:
     assert set(seen) == {len(GRID) - 6}  # five of them, and the uniform one
 
 
-@pytest.mark.parametrize(("method", "count"), [("bsr", 16), ("ssc", 19), ("joint", 34)])
+@pytest.mark.parametrize(("method", "count"), [("bsr", 16), ("ssc", 19), ("joint", 35)])
 def test_methods(method: str, count: int) -> None:
     result = searched(candidates=None, method=method, simulate=0)
     assert {len(layer.candidates) for layer in result.layers} == {count}
