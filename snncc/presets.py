@@ -136,7 +136,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             {"weight_calibration": True},
             method="joint",
             sensitivity="uneven",
-            budget=Budget("loss", 0.9),
+            budget=Budget("loss", 0.95),
             simulate=6,
         ),
     }
