@@ -121,6 +121,10 @@ class Measurement:
     operations: float
     macs: float
 
+    def agrees_like(self, other: Measurement) -> bool:
+        """Return whether it says the ANN's class of no fewer samples; True without classes."""
+        return self.agreement is None or other.agreement is None or self.agreement >= other.agreement - 1e-12
+
     def cost(self, kind: str) -> float:
         """Return what it costs; see `COSTS`."""
         spikes = sum(self.spikes)
@@ -303,12 +307,18 @@ class SearchResult:
         return min(within, key=lambda m: m.loss).assignment
 
     def _least_cost(self, budget: Budget) -> Assignment:
-        """Return the cheapest choice within a budget on loss."""
+        """Return the cheapest choice within a budget on loss.
+
+        Where that is no more than the uniform configuration loses, it also agrees with the ANN no less often than that
+        does, if there is such a choice: a mean of divergences may hide what a few samples lose.
+        """
         kind, target = budget.counted, budget.value * self.predicted(self.uniform, budget.counted)[1]
         if len(self.measured) < 2:
             return self.predict_cheapest(target, kind)
         uniform = self.measured[0].loss
         good = [m for m in self.measured if m.loss <= budget.value * uniform * SLACK]
+        if budget.value <= 1:
+            good = [m for m in good if m.agrees_like(self.measured[0])] or good
         if good:
             return min(good, key=lambda m: m.cost(kind)).assignment
         attainable = target * SLACK >= self.front(kind).loss[-1]

@@ -350,9 +350,11 @@ def _compress(result: SearchResult, budget: Budget, count: int, measure: Callabl
         number = _untried(front, target, step, tried)
         if number is None:
             break
-        tried[number] = real = measure(result.at(number, kind)).loss
-        within = real <= limit * SLACK
-        met, step = met or within, _STEP if within else 1 / _STEP
+        point = measure(result.at(number, kind))
+        tried[number], within = point.loss, point.loss <= limit * SLACK
+        met |= within
+        agrees = budget.value > 1 or point.agrees_like(result.measured[0])
+        step = _STEP if within and agrees else 1 / _STEP
         factors = [real / float(front.loss[n]) for n, real in tried.items() if real > 0 and front.loss[n] > 0]
         target = limit / float(np.exp(np.mean(np.log(factors)))) if factors else limit
     if not met:
