@@ -6,6 +6,7 @@ the caller sets stays as it was set.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -84,11 +85,19 @@ class Preset:
                 progress=progress,
             )
 
-        try:
+        found: SearchResult | None = None
+        with contextlib.suppress(UnmetError):
             found = chosen(self.budget)
-        except UnmetError:  # no choice loses that much less than the same ψ and τ everywhere: as much will do
+        if found is None or self._too_dear(found):  # what the same ψ and τ everywhere lose is little enough
             found = chosen(replace(self.budget, value=1.0))
         return {name: (c.max_burst, c.threshold_ratio) for name, c in found.assignment.items()}
+
+    def _too_dear(self, found: SearchResult) -> bool:
+        """Return whether less loss than that of the uniform configuration was only to be had for more."""
+        kind, chosen = self.budget.counted, found.measurement(found.assignment)
+        if self.budget.kind != "loss" or chosen is None:
+            return False
+        return chosen.cost(kind) > found.measured[0].cost(kind)
 
 
 _RANGE = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from small_networks import NETWORKS, inputs_of, parse
 
 import snncc
-from snncc.allocation.result import Budget, SearchResult, UnmetError
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.result import Budget, Measurement, SearchResult, UnmetError
 from snncc.allocation.run import search
 from snncc.errors import UsageError
 from snncc.presets import PRESETS
@@ -107,6 +109,25 @@ def test_a_preset_takes_what_the_same_loss_allows_where_less_cannot_be_had(monke
     assert asked == [0.95, 1.0]
     assert assignment is not None
     assert set(assignment) == {"r1", "r2"}
+
+
+def test_a_preset_that_saves_spikes_never_costs_more_than_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = NETWORKS["plain"].model()
+    asked: list[float] = []
+
+    def dear(*_: object, budget: Budget, **__: object) -> SearchResult:
+        asked.append(budget.value)
+        uniform = searched("plain", Budget("relative", 1.0), simulate=1)
+        spikes = [s * 1.5 for s in uniform.measured[0].spikes]
+        other = {name: Candidate(16, 1.0) for name in uniform.uniform}
+        point = Measurement(other, 0.0, 1.0, tuple(spikes), 0.0, 0.0)
+        chosen = other if budget.value < 1 else uniform.uniform
+        return replace(uniform, measured=(uniform.measured[0], point), assignment=chosen)
+
+    monkeypatch.setattr(snncc.presets, "search", dear)
+    assignment = PRESETS["best"].assignment(model, inputs_of(model, 16), CONFIG)
+    assert asked == [0.95, 1.0]
+    assert assignment == {"r1": (3, 1.0), "r2": (3, 1.0)}
 
 
 @pytest.mark.parametrize("name", NAMES)
