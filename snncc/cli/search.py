@@ -216,8 +216,8 @@ def search_command(
     check_output(Path(output), "-o", inputs)
     drawing = None if plot_file is None else Path(plot_file)
     if drawing is not None:
-        check_plot(drawing)
         check_output(drawing, "--plot", {**inputs, "output of -o": output})
+        check_plot(drawing)
     loaded = read_ann(model)
     data = open_data(calib, with_frames(input_specs(loaded.model), config), image=image, limit=samples)
     with terminal.progress("searching", remaining=True) as progress:
