@@ -154,13 +154,13 @@ class Walk:
 
         def of_chunk(chunk: int) -> tuple[Array, NDArray[np.float32]]:
             a, b = (_scaled((entry.snn or [])[chunk]) for entry in (one, two))
-            out = self.store.take(a.shape)
+            out, ann = self.store.take(a.shape), self.store.take(one.ann[chunk].shape)
             add(a, b, out)
-            return self.store.keep(one.ann[chunk] + two.ann[chunk]), out
+            return np.add(one.ann[chunk], two.ann[chunk], out=ann), out
 
         results = self.pool.each(of_chunk)
         name = segment.outputs[0].name
-        entry = Entry([ann for ann, _ in results], [snn for _, snn in results])
+        entry = Entry([ann for ann, _ in results], [snn for _, snn in results], owned=True)
         self.frontier.put(name, entry)
         return {name: entry}
 
@@ -286,12 +286,12 @@ class Walk:
         layer = Layer(site, entry, self.ctx.layer_config(site.node), self.pool, self.store, sensitivity)
         if not self.with_snn:
             self.ctx.layers[site.node] = fit_without_spikes(layer, self.source)
-            self.frontier.put(site.output, Entry([*layer.target]))
+            self.frontier.put(site.output, Entry([*layer.target], owned=layer.owned))
             return
         self.ctx.layers[site.node], effective, responses = fit_neurons(layer, self.source)
         shaped = layer.along(effective)
         trains: list[Temporal] = [Scaled(r.counts, shaped, buffers=self.store) for r in responses]
-        self.frontier.put(site.output, Entry([*layer.target], trains))
+        self.frontier.put(site.output, Entry([*layer.target], trains, owned=layer.owned))
 
     def _check_finite(self, node: str, entry: Entry) -> None:
         if not all(self.pool.each(lambda i: _finite(entry.ann[i], self.timesteps))):

@@ -6,10 +6,10 @@ for between the nodes, and NumPy's share of the work runs side by side too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from snncc.runtime.threads import available_cores
 
@@ -29,7 +29,7 @@ class ChunkPool:
     def __init__(self, chunks: int, cores: int | None = None) -> None:
         cores = cores or available_cores()
         workers = max(1, min(chunks, cores))
-        self.chunks = chunks
+        self.chunks, self._workers = chunks, workers
         # The threads that call a session work too; what its pool adds are the cores that they leave idle.
         self.session_threads = cores - workers + 1
         self._executor = ThreadPoolExecutor(workers, "snncc-chunk") if workers > 1 else None
@@ -45,5 +45,15 @@ class ChunkPool:
 
     def each(self, work: Callable[[int], R]) -> list[R]:
         """Return `work(chunk)` for every chunk; raises what the first chunk that failed raised."""
+        return self._run(work, range(self.chunks))
+
+    def shares(self, work: Callable[[range], R]) -> list[R]:
+        """Return `work(chunks)` for as many shares of the chunks as there are threads, at least one.
+
+        How many that are depends on the machine: it is for what doesn't depend on how the chunks are put together.
+        """
+        return self._run(work, [range(i, self.chunks, self._workers) for i in range(self._workers)])
+
+    def _run(self, work: Callable[[Any], R], parts: Sequence[Any]) -> list[R]:
         run = map if self._executor is None else self._executor.map
-        return list(run(work, range(self.chunks)))
+        return list(run(work, parts))

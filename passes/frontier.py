@@ -25,11 +25,13 @@ class Entry:
         ann: values in the ANN, [N, ...].
         snn: values in the SNN; None for a static tensor, which is the same in both.
         matched: the SNN's mean over time and samples is known to be the ANN's, in each channel.
+        owned: nobody else has the arrays of the ANN's values.
     """
 
     ann: list[Array]
     snn: list[Temporal] | None = None
     matched: bool = False
+    owned: bool = False
 
     def temporal(self, chunk: int) -> NDArray[np.float32]:
         """Return a chunk of the SNN's values as floats [T, N, ...]; the tensor isn't static."""
@@ -40,7 +42,7 @@ class Entry:
 
 
 class Frontier:
-    """The live tensors, dropped after their last reader; arrays of graded values then go back to the buffers."""
+    """The live tensors, dropped after their last reader; their arrays then go back to the buffers."""
 
     def __init__(self, steps: Iterable[Step], buffers: BufferPool | None = None) -> None:
         self._buffers = buffers or BufferPool()
@@ -65,12 +67,12 @@ class Frontier:
         """Note that a step has read its inputs."""
         for name in reads(step):
             self._readers[name] -= 1
-            if not self._readers[name]:
-                self._drop(self._entries.pop(name, None))
+            if not self._readers[name] and (entry := self._entries.pop(name, None)) is not None:
+                self._drop(entry)
 
-    def _drop(self, entry: Entry | None) -> None:
-        """Give back the arrays of graded values; nobody but the frontier has them."""
-        for value in (entry.snn if entry is not None else None) or ():
-            array = value.values if isinstance(value, Scaled) else value
-            if array.dtype == np.float32:
-                self._buffers.give(array)
+    def _drop(self, entry: Entry) -> None:
+        """Give back the arrays that nobody but the frontier has; those of the SNN's values always are such."""
+        for value in entry.snn or ():
+            self._buffers.give(value.values if isinstance(value, Scaled) else value)
+        for array in entry.ann if entry.owned else ():
+            self._buffers.give(array)

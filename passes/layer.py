@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from snncc.analysis import Form, NeuronSite
 from snncc.config import Config
-from snncc.neurons.response import Correction
+from snncc.neurons.response import Correction, Response
 from snncc.neurons.threshold import DEVIATIONS, FEW, ChannelHistogram
 from snncc.passes.chunk_pool import ChunkPool
 from snncc.passes.frontier import Entry
@@ -39,6 +40,7 @@ class Layer:
         axis: axis of the channels, None if all values are one channel.
         channels: their number.
         target: what the neurons' mean output should be, the ANN's activation per chunk, float32 [N, ...].
+        owned: the target's arrays are the layer's, not those of the entry.
         size: values of each channel, over all samples.
     """
 
@@ -56,15 +58,17 @@ class Layer:
         self.store = store or Store()
         self.axis = site.channel_axis if site.channels is not None else None
         self.channels = 1 if self.axis is None else entry.ann[0].shape[self.axis]
-        self.target: list[NDArray[np.float32]] = pool.each(lambda i: self.store.keep(self._activated(entry.ann[i])))
+        self.owned = not site.activation.encodes
+        self.target: list[NDArray[np.float32]] = pool.each(lambda i: self._activated(entry.ann[i]))
         self.size = sum(a.size for a in self.target) // self.channels
 
     def _activated(self, value: Array) -> NDArray[np.float32]:
-        if self.site.activation.encodes:
+        if not self.owned:
             return np.asarray(value)
         if self.site.quantised is not None:
-            return self.site.quantised(value)
-        return np.clip(value, np.float32(0), np.float32(self.site.activation.upper))
+            return self.store.keep(self.site.quantised(value))
+        out = self.store.take(value.shape)
+        return np.clip(value, np.float32(0), np.float32(self.site.activation.upper), out=out)
 
     def along(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return a value per channel, [C] or [1], in a shape that broadcasts to [N, ...]."""
@@ -94,18 +98,20 @@ class Layer:
         return self._histogram(-1)
 
     def _histogram(self, sign: int) -> ChannelHistogram:
-        def of_chunk(chunk: int) -> ChannelHistogram:
+        if sign < 0 and not self.site.activation.encodes:
+            return ChannelHistogram(self.channels)
+
+        def of_chunks(chunks: range) -> ChannelHistogram:
             histogram = ChannelHistogram(self.channels)
-            if sign > 0 or self.site.activation.encodes:
+            for chunk in chunks:
                 values = by_channel(self.target[chunk], self.axis)
                 histogram.add(values if sign > 0 else -values)
             return histogram
 
-        first, *others = self.pool.each(of_chunk)
+        first, *others = self.pool.shares(of_chunks)
         for histogram in others:
             first.merge(histogram)
-        told = sign > 0 or self.site.activation.encodes
-        if told and (first.counts.sum(axis=1) < FEW).any():  # nobody asks of the others what is likely
+        if (first.counts.sum(axis=1) < FEW).any():  # nobody asks of the others what is likely
             mean, deviation = self._currents
             first.likely = np.clip(sign * mean + DEVIATIONS * deviation, 0.0, self.site.activation.upper)
         return first
@@ -140,6 +146,12 @@ class Layer:
         every = max(1, min(samples // _ENOUGH_SAMPLES, values // _ENOUGH_VALUES))
         starts = itertools.accumulate((len(a) for a in self.target), initial=0)
         return [range(-start % every, len(a), every) for start, a in zip(starts, self.target, strict=False)]
+
+    def done(self, responses: Iterable[Response], *, counts: bool = True) -> None:
+        """Give back the arrays of responses that nobody will look at again, with their counts or without."""
+        for response in responses:
+            for array in (response.fired, response.arrived, *((response.counts,) if counts else ())):
+                self.store.give(array)
 
     def squared_error(self, fired: list[NDArray[np.int32]], theta: NDArray[np.float32]) -> float:
         """Return the squared error of the mean output over the samples that are `enough`.

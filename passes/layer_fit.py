@@ -131,9 +131,12 @@ class LayerFit:
         step = 1 / np.maximum(moved, _LEAST_MOVED * size)
         error = target - self._output(self.trial)
         best, smallest = shift, np.abs(error)
+        self.forget()
         for _ in range(SWEEPS):
             shift = shift + error * step
-            error = target - self._output(self._spikes(shift, self.layer.enough))
+            tried = self._spikes(shift, self.layer.enough)
+            error = target - self._output(tried)
+            self.layer.done(tried)
             # Where the output jumps, a step may overshoot; channels don't depend on each other, so each keeps its best.
             better = np.abs(error) < smallest
             best, smallest = np.where(better, shift, best), np.where(better, np.abs(error), smallest)
@@ -143,6 +146,10 @@ class LayerFit:
     def trial(self) -> list[Response]:
         """What the layer does with enough samples to judge by, its mean current matched to the ANN's; no counts."""
         return self._spikes(self._matched_shift(), self.layer.enough)
+
+    def forget(self) -> None:
+        """Give back the arrays of the trial; another one is made if it is asked for again."""
+        self.layer.done(self.__dict__.pop("trial", ()))
 
     def _spikes(self, shift: NDArray[np.float64], which: Sequence[range] | None = None) -> list[Response]:
         """Simulate the layer; on some samples of each chunk, without keeping counts, if they are given."""
@@ -160,7 +167,7 @@ class LayerFit:
                 which=samples,
                 correction=correction,
                 keep=which is None,
-                empty=self.layer.store.empty,
+                empty=self.layer.store.take_as,
             )
 
         return self.layer.pool.each(of_chunk)

@@ -34,9 +34,13 @@ def fit_neurons(layer: Layer, source: str) -> Fitted:
     """Choose the neurons of a layer, calibrate them, and return that with what they do; see `fit_without_spikes`."""
     unsigned, signed = LayerFit(layer), SignedFit(layer)
     if _is_signed(layer, unsigned, signed):
-        return _fit_signed(signed, source)
-    del signed  # its spikes aren't needed any more
-    return _fit_unsigned(unsigned, source)
+        unsigned.forget()
+        found = _fit_signed(signed, source)
+    else:
+        signed.forget()
+        found = _fit_unsigned(unsigned, source)
+    layer.done(found[2], counts=False)
+    return found
 
 
 def _is_signed(layer: Layer, unsigned: LayerFit, signed: SignedFit) -> bool:

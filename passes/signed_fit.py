@@ -103,6 +103,11 @@ class SignedFit:
         """Return the squared error of the mean output over the samples that are enough to judge by."""
         return self._error(self.thresholds, self.matched)
 
+    def forget(self) -> None:
+        """Give back the arrays of what was simulated; it is simulated again if it is asked for."""
+        _, responses = self.__dict__.pop("_chosen", (None, ()))
+        self.layer.done(responses)
+
     @property
     def _ratio(self) -> np.float32:
         return np.float32(self.layer.config.threshold_ratio)
@@ -117,7 +122,9 @@ class SignedFit:
         while error > 0:
             larger = self._simulated(2 * theta)
             if not (found := self._error(2 * theta, larger)) < BETTER * error:
+                self.layer.done(larger)
                 break
+            self.layer.done(responses)
             theta, responses, error = 2 * theta, larger, found
         return theta, responses
 
@@ -148,7 +155,7 @@ class SignedFit:
                 means=means,
                 shift=shift,
                 correction=correction,
-                empty=layer.store.empty,
+                empty=layer.store.take_as,
             )
 
         return layer.pool.each(of_chunk)

@@ -42,9 +42,8 @@ class Store(BufferPool):
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(_WASTE)
         self.limit = limit
-        self._held: dict[int, int] = {}  # by the identity of an array that owns its memory, its bytes
-        self._total = 0
-        self._room = threading.RLock()  # an array may end wherever another one begins
+        self._held = _Held()
+        self._room = threading.Lock()
         self._file: mmap.mmap | None = None
         self._used = 0
 
@@ -68,7 +67,7 @@ class Store(BufferPool):
             DataError: there is no room for the copy.
         """
         owner = _owner(array)
-        if id(owner) in self._held or isinstance(owner.base, mmap.mmap):
+        if owner in self._held or isinstance(owner.base, mmap.mmap):
             return array
         if self._has_room(owner.nbytes):
             self._count(owner)
@@ -82,23 +81,14 @@ class Store(BufferPool):
 
     def _has_room(self, size: int) -> bool:
         """Whether so many bytes may be added to those in memory, if need be after those are let go that wait."""
-        if self.limit is None or self._total + size <= self.limit:
+        if self.limit is None or self._held.total + size <= self.limit:
             return True
         self.forget()
-        return self._total + size <= self.limit
+        return self._held.total + size <= self.limit
 
     def _count(self, array: NDArray[Any]) -> None:
-        """Count an array that owns its memory as long as it lives."""
-        if self.limit is None:
-            return
-        with self._room:
-            self._held[id(array)] = array.nbytes
-            self._total += array.nbytes
-        weakref.finalize(array, self._gone, id(array)).atexit = False
-
-    def _gone(self, identity: int) -> None:
-        with self._room:
-            self._total -= self._held.pop(identity)
+        if self.limit is not None:
+            self._held.count(array)
 
     def _in_file(self, size: int) -> NDArray[np.uint8]:
         """Return bytes in a file, which lives as long as they do."""
@@ -110,6 +100,35 @@ class Store(BufferPool):
                 self._file, start = _mapped(FILE), 0
             self._used = start + size
             return np.ndarray((size,), np.uint8, self._file, start)
+
+
+class _Held:
+    """The bytes of arrays that own their memory, each counted as long as it lives.
+
+    Apart from the store: what waits for the end of an array is kept until then, and would keep the arrays of the store.
+
+    Attributes:
+        total: bytes.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._bytes: dict[int, int] = {}  # by the identity of an array
+        self._lock = threading.RLock()  # an array may end wherever another one begins
+
+    def __contains__(self, array: NDArray[Any]) -> bool:
+        return id(array) in self._bytes
+
+    def count(self, array: NDArray[Any]) -> None:
+        """Count an array from now on."""
+        with self._lock:
+            self._bytes[id(array)] = array.nbytes
+            self.total += array.nbytes
+        weakref.finalize(array, self._gone, id(array)).atexit = False
+
+    def _gone(self, identity: int) -> None:
+        with self._lock:
+            self.total -= self._bytes.pop(identity)
 
 
 def _owner(array: NDArray[Any]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 ALIGNMENT = 64
 """Bytes of which the address of an array is a multiple, as of ONNX Runtime's own: a cache line."""
@@ -66,8 +66,13 @@ class BufferPool:
 
     def take_bytes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return an array of bytes with anything in it, which `give` takes back like the others."""
-        size = math.prod(shape)
-        return self.take((-(-size // 4),)).view(np.uint8)[:size].reshape(shape)
+        return self.take_as(shape, np.uint8)
+
+    def take_as(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return an array of a dtype with anything in it, which `give` takes back like the others."""
+        count = math.prod(shape)
+        words = -(-count * np.dtype(dtype).itemsize // 4)
+        return self.take((words,)).view(dtype)[:count].reshape(shape)
 
     def give(self, array: NDArray[Any]) -> None:
         """Take an array back that nobody will look at again; what `take` didn't hand out is left to the system."""

@@ -17,6 +17,15 @@ def test_results_come_in_the_order_of_the_chunks(chunks: int, cores: int | None)
         assert pool.each(lambda i: i * i) == [i * i for i in range(chunks)]
 
 
+@pytest.mark.parametrize("cores", [1, 2, 3, 8, None])
+@pytest.mark.parametrize("chunks", [0, 1, 2, 7])
+def test_every_chunk_is_in_one_share(chunks: int, cores: int | None) -> None:
+    with ChunkPool(chunks, cores) as pool:
+        shares = pool.shares(list)
+    assert len(shares) == max(1, min(chunks, cores or available_cores()))
+    assert sorted(chunk for share in shares for chunk in share) == list(range(chunks))
+
+
 def test_chunks_run_side_by_side() -> None:
     """Each of two waits for the other: one after the other they would never meet."""
     meeting = threading.Barrier(2, timeout=30)

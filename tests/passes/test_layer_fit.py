@@ -144,6 +144,25 @@ def test_what_is_likely_comes_from_all_currents(kind: str) -> None:
     assert negative == pytest.approx(3 * deviation - mean if kind == "encode" else np.zeros(3), rel=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["relu", "encode"])
+def test_histograms_do_not_depend_on_the_number_of_threads(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    ann = [(size * rng.normal(size=(n, 3, 11))).astype(np.float32) for n, size in ((5, 1), (4, 9), (1, 0.1), (3, 2))]
+    site = NeuronSite("n", "x", "y", Activation(kind, float("inf")), False, 1, 3, 3, (3, 11))
+    found = []
+    for cores in (1, 2, 3):
+        with ChunkPool(4, cores) as pool:
+            layer = Layer(site, Entry([*ann]), Config(), pool)
+            found.append((layer.positive, layer.negative))
+    values = np.concatenate(ann)
+    for positive, negative in found:
+        assert positive.counts.sum() == (values > 0).sum()
+        assert negative.counts.sum() == ((values < 0).sum() if kind == "encode" else 0)
+        for one, two in ((positive, found[0][0]), (negative, found[0][1])):
+            np.testing.assert_array_equal(one.counts, two.counts)
+            np.testing.assert_array_equal(one.width, two.width)
+
+
 def test_currents_that_miss_the_anns_mean_are_moved_there() -> None:
     """Ten thresholds below, no neuron fires, so the error of the output alone would never bring them back."""
     config, rng = Config(timesteps=8, max_burst=4), np.random.default_rng(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,17 @@ def test_a_calibration_in_files_is_the_same(name: str, monkeypatch: pytest.Monke
     assert found == wanted
 
 
+@pytest.mark.parametrize("name", FOLDABLE)
+def test_arrays_of_the_caller_are_not_used_again(name: str) -> None:
+    """They look like those of a store: each shows the memory of a flat one."""
+    model = NETWORKS[name].model()
+    feeds = {key: value.reshape(-1).copy().reshape(value.shape) for key, value in inputs_of(model, 20).items()}
+    before = {key: value.copy() for key, value in feeds.items()}
+    compiled(model, data=feeds, timesteps=3, batch_size=20)
+    for key, value in feeds.items():
+        np.testing.assert_array_equal(value, before[key])
+
+
 def test_what_is_let_go_makes_room() -> None:
     held = Store(1000)
     first = held.keep(np.arange(100, dtype=np.float32))
@@ -52,6 +64,19 @@ def test_what_is_let_go_makes_room() -> None:
     del in_memory, first
     gc.collect()
     assert held.empty((200,), np.float32).base is None
+
+
+@pytest.mark.parametrize("limit", [None, 1 << 20])
+def test_arrays_that_wait_end_with_the_store(limit: int | None) -> None:
+    gc.disable()
+    try:
+        held = Store(limit)
+        held.give(held.take((100,)))
+        waits = weakref.ref(held._free[0])
+        del held
+        assert waits() is None
+    finally:
+        gc.enable()
 
 
 def test_files_have_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
