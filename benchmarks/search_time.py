@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512, help="calibration images (default: 512)")
     parser.add_argument("--timesteps", type=int, default=8, help="T (default: 8)")
     parser.add_argument(
-        "--simulate", type=int, default=SIMULATE, help=f"points of the front to simulate (default: {SIMULATE})"
+        "--simulate", type=int, default=SIMULATE, help=f"most points of the front to simulate (default: {SIMULATE})"
     )
     options = parser.parse_args()
     images = models.calibration_set()[0][: options.images].astype(np.float32)
@@ -60,7 +60,9 @@ def main() -> None:
     one = statistics.median(passes)
     layers, candidates = len(result.layers), len(result.layers[0].candidates)
     print(f"{options.network}, {len(images)} images, T={options.timesteps}, {layers} layers, {candidates} candidates")
-    print(f"search            {whole:8.2f} s, {options.simulate} points and the uniform configuration simulated")
+    print(
+        f"search            {whole:8.2f} s, {len(result.measured) - 1} points and the uniform configuration simulated"
+    )
     print(f"one ANN pass      {one:8.3f} s (median of {len(passes)}, {min(passes):.3f} to {max(passes):.3f})")
     print(f"ratio             {whole / (one * layers * candidates):8.2f} of {layers * candidates} ANN passes")
     print(f"another budget    {again:8.2f} s")

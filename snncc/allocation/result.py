@@ -26,7 +26,7 @@ COSTS = ("spikes", "operations", "energy")
 """What a budget may be counted in: spikes, synaptic operations, or joules in the 45 nm profile; per sample."""
 ON_AGREEMENT = ("max_drop", "agreement")
 """Kinds of budget on the agreement with the ANN, which only simulated points can meet."""
-_NEAR = 0.98
+NEAR = 0.98
 """A simulated point that spends at least this share of a budget is preferred to one that was only predicted."""
 SLACK = 1 + 1e-9
 """A budget is kept up to this factor: sums of the same costs in another order differ by rounding."""
@@ -296,7 +296,7 @@ class SearchResult:
         if not self.measured:
             return self.predict_best(cost, kind)
         within = [m for m in self.measured if m.cost(kind) <= cost * SLACK]
-        if not any(m.cost(kind) >= _NEAR * cost for m in within):
+        if not any(m.cost(kind) >= NEAR * cost for m in within):
             feasible = cost * SLACK >= self.front(kind).cost[0] + self.fixed_cost(kind)
             predicted = self.predict_best(cost, kind) if feasible else None
             if predicted is not None and self.measurement(predicted) is None:

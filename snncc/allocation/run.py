@@ -15,13 +15,11 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from snncc.allocation.cache import Cache
 from snncc.allocation.candidates import Candidate, bursts, checked, joined, pairs, ratios
 from snncc.allocation.in_context import InContext
 from snncc.allocation.metric import class_output
-from snncc.allocation.pareto import Front
+from snncc.allocation.probe import approach, bisect, compress, nearer
 from snncc.allocation.result import ON_AGREEMENT, SLACK, Assignment, Budget, LayerTable, Measurement, SearchResult
 from snncc.allocation.sensitivity import LayerJob, Score, isolated
 from snncc.allocation.simulate import Simulations, quick
@@ -46,12 +44,8 @@ The paper's order is "bsr+ssc": ψ for the budget first, then every τ at the ψ
 without a larger sum of sensitivities than the uniform configuration's."""
 SENSITIVITIES = ("uneven", "isolated", "in-context")
 """The other layers are as in the ANN and currents arrive unevenly, or evenly; or the other layers spike."""
-_STEP, _APART = 1.02, 1.015
-"""Predicted losses of points that are simulated differ by this factor; they are looked for in such steps."""
-_LEAST_SHARE = 1e-3
-"""A front may begin at no cost at all, which no bisection gets away from: it begins here instead."""
 SIMULATE = 3
-"""Points of the front that are simulated, besides the uniform configuration."""
+"""Most points of the front that are simulated, besides the uniform configuration."""
 
 
 def search(
@@ -78,7 +72,8 @@ def search(
         candidates: pairs (ψ, τ) for every layer, instead of those of the method.
         budget: what may be spent; the default is what the uniform configuration spends.
         sensitivity: one of `SENSITIVITIES`; "in-context" costs about T times as much as the others.
-        simulate: points of the front to simulate; 0 for the prediction alone.
+        simulate: points of the front to simulate at most, twice as many if none is within a budget on cost; 0 for the
+            prediction alone.
         cache: remember what was measured in the user's cache folder.
         executor: what scores independent layers; None: one after the other, here.
         progress: told about finished and all steps.
@@ -278,7 +273,7 @@ class _Search:
             spent = points[-1].cost(kind)
             if spent <= limit * SLACK:
                 return found
-            target = _nearer(result, kind, target, limit, spent)
+            target = nearer(result, kind, target, limit, spent)
         return replace(found, assignment=found.choose(budget))
 
     def simulated(self, result: SearchResult, budget: Budget, count: int, progress: Progress | None) -> SearchResult:
@@ -298,99 +293,14 @@ class _Search:
         measure(result.uniform)
         result = replace(result, measured=tuple(found))
         if budget.kind == "loss":
-            _compress(result, budget, count, measure)
+            compress(result, budget, count, measure)
         elif budget.kind in ON_AGREEMENT:
-            _bisect(result, budget, count, measure)
+            bisect(result, budget, count, measure)
         else:
-            _approach(result, budget, count, measure)
+            approach(result, budget, count, measure)
+        if progress is not None:
+            progress(count + 1, count + 1)
         return replace(result, measured=tuple(found))
-
-
-def _approach(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
-    """Simulate choices whose real cost comes as near to a budget as the front allows, from below.
-
-    Up to twice as many as are asked for, if none of those is within the budget; then the cheapest one.
-    """
-    kind, limit = budget.counted, result.cost_of(budget)
-    least = result.fixed_cost(kind) + float(result.front(kind).cost[0])
-    target, met = limit, False
-    for number in range(2 * count):
-        if number >= count and met:
-            return
-        point = measure(result.predict_best(max(target, least), kind))
-        met |= point.cost(kind) <= limit * SLACK
-        target = _nearer(result, kind, target, limit, point.cost(kind), 1.0 - 0.002 * (number + 1))
-    if not met:
-        measure(result.at(0, kind))
-
-
-def _nearer(result: SearchResult, kind: str, target: float, limit: float, spent: float, aim: float = 0.998) -> float:
-    """Return the predicted cost to ask for next, where one of `target` was `spent` in simulation.
-
-    The prediction is off by a factor that changes little from one point to the next.
-    """
-    fixed, cost = result.fixed_cost(kind), result.front(kind).cost
-    share = (spent - fixed) / max(limit - fixed, 1e-30)
-    return fixed + float(np.clip((target - fixed) * aim / max(share, 1e-3), cost[0], cost[-1]))
-
-
-def _compress(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
-    """Simulate choices whose real loss is about a budget on loss, by what all of them before lost.
-
-    The real loss is the predicted one times a factor, and scatters around that by some ten per cent: so points are
-    tried on both sides of where the budget should be, at a distance. If none of them is within it, and the uniform
-    configuration isn't either, then the one of least loss.
-    """
-    kind, front = budget.counted, result.front(budget.counted)
-    uniform = result.measured[0].loss
-    limit = budget.value * uniform
-    tried: dict[int, float] = {}
-    met, target, step = budget.value >= 1, budget.value * result.predicted(result.uniform, kind)[1], 1 / _STEP
-    for _ in range(count):
-        number = _untried(front, target, step, tried)
-        if number is None:
-            break
-        point = measure(result.at(number, kind))
-        tried[number], within = point.loss, point.loss <= limit * SLACK
-        met |= within
-        agrees = budget.value > 1 or point.agrees_like(result.measured[0])
-        step = _STEP if within and agrees else 1 / _STEP
-        factors = [real / float(front.loss[n]) for n, real in tried.items() if real > 0 and front.loss[n] > 0]
-        target = limit / float(np.exp(np.mean(np.log(factors)))) if factors else limit
-    if not met:
-        measure(result.at(len(front) - 1, kind))
-
-
-def _untried(front: Front, target: float, step: float, tried: Iterable[int]) -> int | None:
-    """Return the cheapest point within a loss that isn't near one that was tried, or the next such by steps."""
-    known = [float(front.loss[n]) for n in tried]
-    low, high = float(front.loss[-1]), float(front.loss[0])
-    target = float(np.clip(target, low, high))
-    while low <= target <= high:
-        number = front.within_loss(target)
-        loss = float(front.loss[number])
-        if number not in tried and all(max(loss, k) >= min(loss, k) * _APART for k in known):
-            return number
-        target = step * target if target > 0 else -1.0
-    return None
-
-
-def _bisect(result: SearchResult, budget: Budget, count: int, measure: Callable[[Assignment], Measurement]) -> None:
-    """Look for the cheapest point of the front whose simulated agreement is still good enough."""
-    kind = budget.counted
-    front = result.front(kind)
-    baseline, least = result.measured[0], result.least_agreement(budget)
-    low, most = float(front.cost[0]), float(front.cost[-1])
-    high = float(np.clip(baseline.cost(kind) - result.fixed_cost(kind), low, most))
-    if (baseline.agreement or 0.0) < least:
-        low, high = high, most
-    for _ in range(count):
-        middle = float(np.sqrt(max(low, _LEAST_SHARE * high) * max(high, low)))
-        point = measure(result.at(front.within_cost(max(middle, float(front.cost[0]))), kind))
-        if (point.agreement or 0.0) >= least - 1e-12:
-            high = middle
-        else:
-            low = middle
 
 
 def _key(name: str, candidate: Candidate) -> str:

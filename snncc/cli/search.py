@@ -165,7 +165,7 @@ def read_budget(options: Mapping[str, float | None], cost: str | None) -> Budget
     default=SIMULATE,
     show_default=True,
     metavar="N",
-    help="Points of the front to simulate; 0 for the prediction alone.",
+    help="Most points of the front to simulate, fewer if one spends all of the budget; 0 for the prediction alone.",
 )
 @click.option("--plot", "plot_file", metavar="FILE.svg|png", help="Draw sensitivities and front; needs matplotlib.")
 @frame_options

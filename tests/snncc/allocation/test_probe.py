@@ -1,0 +1,71 @@
+"""Points around a budget are simulated until one spends it, and no longer."""
+
+from __future__ import annotations
+
+import pytest
+
+import snncc
+from snncc.allocation.candidates import Candidate
+from snncc.allocation.probe import approach
+from snncc.allocation.result import Assignment, Budget, LayerTable, Measurement, SearchResult
+from snncc.allocation.sensitivity import Score
+
+CANDIDATES = tuple(Candidate(burst, 1.0) for burst in range(1, 17))
+BUDGET = Budget("relative", 0.8)
+
+
+def table(name: str, first: float) -> LayerTable:
+    """A layer whose candidates cost more, in small steps, the less they lose."""
+    scores = tuple(Score(1.0 / (k + 1), first + 3.0 * k, 0.0) for k in range(len(CANDIDATES)))
+    return LayerTable(name, CANDIDATES, scores)
+
+
+class Network:
+    """Stands for the real one: it spends `factor` times what is predicted of whatever isn't uniform."""
+
+    def __init__(self, factor: float, losses: list[float]) -> None:
+        self.factor, self.losses, self.costs = factor, losses, list[float]()
+        layers = (table("a", 90.0), table("b", 100.0), table("c", 110.0))
+        plain = SearchResult({}, {}, snncc.Config(timesteps=2, max_burst=12), {}, "symmetric_kl", layers)
+        spikes = tuple(layer.scores[11].spikes for layer in layers)
+        self.result = SearchResult(
+            plain.source,
+            plain.calibration,
+            plain.config,
+            plain.options,
+            plain.metric,
+            layers,
+            (Measurement(plain.uniform, 0.5, 1.0, spikes, 0.0, 0.0),),
+        )
+        self.limit = self.result.cost_of(BUDGET)
+
+    def measure(self, assignment: Assignment) -> Measurement:
+        spent = self.factor * self.result.predicted(assignment, "spikes")[0]
+        self.costs.append(spent / self.limit)
+        loss = self.losses[min(len(self.costs), len(self.losses)) - 1]
+        return Measurement(assignment, loss, 1.0, (spent,), 0.0, 0.0)
+
+
+@pytest.mark.parametrize("factor", [0.95, 1.0, 1.05])
+def test_a_point_that_spends_the_budget_ends_it(factor: float) -> None:
+    network = Network(factor, [0.4, 0.3])
+    approach(network.result, BUDGET, 5, network.measure)
+    assert len(network.costs) == (1 if factor == 1 else 2)
+    assert 0.98 <= network.costs[-1] <= 1
+
+
+def test_one_that_loses_more_than_a_cheaper_one_does_not() -> None:
+    network = Network(0.95, [0.3, 0.4, 0.35, 0.2, 0.1])
+    approach(network.result, BUDGET, 5, network.measure)
+    assert len(network.costs) == 4
+    assert network.costs[0] < 0.98
+    assert all(0.98 <= cost <= 1 for cost in network.costs[1:])
+
+
+def test_it_goes_on_until_one_is_within_the_budget() -> None:
+    network = Network(1.0, [0.4])
+    network.factor = 1.6  # below what any choice is predicted to cost
+    approach(network.result, BUDGET, 2, network.measure)
+    assert len(network.costs) == 5
+    assert min(network.costs) > 1
+    assert network.costs[-1] == pytest.approx(1.6 * 300 / network.limit)
