@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -36,6 +37,8 @@ _SWITCHES = (
 @dataclass(frozen=True)
 class Config:
     """Options of a compile. The symbols are those of the paper; all are checked on construction.
+
+    Numbers may be NumPy's; they are kept as Python's own.
 
     Attributes:
         timesteps: T, simulation length, 1 to `MAX_TIMESTEPS`.
@@ -101,12 +104,12 @@ class Config:
             raise UsageError(f"weights is {self.weights!r}: it must be one of {', '.join(WEIGHTS)}")
         if self.weights == "int8" and not self.bias_correction:
             raise UsageError("weights is 'int8' without the bias correction, which measures the range of the currents")
-        _check_int("timesteps", self.timesteps, 1, MAX_TIMESTEPS)
-        _check_int("max_burst", self.max_burst, 1, MAX_BURST)
-        _check_int("batch_size", self.batch_size, 1, 65536)
-        _check_float("v_init", self.v_init, 0.0, 1.0, open_top=True)
-        _check_float("threshold_ratio", self.threshold_ratio, 1.0, 1e6)
-        _check_float("percentile", self.percentile, 1.0, 100.0)
+        self._keep_whole("timesteps", 1, MAX_TIMESTEPS)
+        self._keep_whole("max_burst", 1, MAX_BURST)
+        self._keep_whole("batch_size", 1, 65536)
+        self._keep_number("v_init", 0.0, 1.0, open_top=True)
+        self._keep_number("threshold_ratio", 1.0, 1e6)
+        self._keep_number("percentile", 1.0, 100.0)
         if self.threshold_method not in THRESHOLD_METHODS:
             raise UsageError(
                 f"threshold_method is {self.threshold_method!r}: it must be one of {', '.join(THRESHOLD_METHODS)}"
@@ -114,14 +117,32 @@ class Config:
         if self.input_coding not in INPUT_CODINGS:
             raise UsageError(f"input_coding is {self.input_coding!r}: it must be one of {', '.join(INPUT_CODINGS)}")
         if self.reset_after is not None:
-            self._check_reset(self.reset_after)
+            self._check_reset()
 
-    def _check_reset(self, reset_after: int) -> None:
+    def _check_reset(self) -> None:
         if not self.has_frames:
             raise UsageError("reset_after is for frames, and the input is constant: give the input coding frames too")
-        _check_int("reset_after", reset_after, 1, self.timesteps)
-        if self.timesteps % reset_after:
-            raise UsageError(f"reset_after is {reset_after}: it must divide the {self.timesteps} timesteps")
+        if self.timesteps % self._keep_whole("reset_after", 1, self.timesteps):
+            raise UsageError(f"reset_after is {self.reset_after}: it must divide the {self.timesteps} timesteps")
+
+    def _keep_whole(self, name: str, low: int, high: int) -> int:
+        """Check a whole number and keep it as Python's own, which JSON can hold."""
+        value = getattr(self, name)
+        whole = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else low - 1
+        if not low <= whole <= high:
+            raise UsageError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
+        object.__setattr__(self, name, whole)
+        return whole
+
+    def _keep_number(self, name: str, low: float, high: float, *, open_top: bool = False) -> None:
+        """Check a number and keep it as Python's own float."""
+        value = getattr(self, name)
+        ok = isinstance(value, Real) and not isinstance(value, bool)
+        # As float32, which is how neurons keep it.
+        if not ok or not low <= value <= high or (open_top and np.float32(value) == high):
+            bracket = ")" if open_top else "]"
+            raise UsageError(f"{name} is {value!r}: it must be a number in [{low:g}, {high:g}{bracket}")
+        object.__setattr__(self, name, float(value))
 
     @property
     def has_frames(self) -> bool:
@@ -159,15 +180,3 @@ def checked_config(config: Config | None) -> Config:
 def _check_bool(name: str, value: bool) -> None:
     if not isinstance(value, bool):
         raise UsageError(f"{name} is {value!r}: it must be True or False")
-
-
-def _check_int(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UsageError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
-
-
-def _check_float(name: str, value: float, low: float, high: float, *, open_top: bool = False) -> None:
-    ok = isinstance(value, int | float) and not isinstance(value, bool)
-    if not ok or not low <= value <= high or (open_top and np.float32(value) == high):  # float32: as neurons keep it
-        bracket = ")" if open_top else "]"
-        raise UsageError(f"{name} is {value!r}: it must be a number in [{low:g}, {high:g}{bracket}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from itertools import islice
-from numbers import Real
 from typing import Any, NamedTuple
 
 from snncc.config import Config
@@ -72,13 +70,6 @@ def _checked(pair: Any) -> Candidate:
         max_burst, ratio = pair
     except (TypeError, ValueError):
         raise UsageError(f"the candidate {pair!r} is no pair (ψ, τ)") from None
-    try:
-        if not isinstance(max_burst, bool):
-            max_burst = operator.index(max_burst)
-        if isinstance(ratio, Real) and not isinstance(ratio, bool):
-            ratio = float(ratio)
-    except (TypeError, OverflowError):
-        pass  # the configuration says what is wrong with it
     try:
         config = Config(max_burst=max_burst, threshold_ratio=ratio)
     except UsageError as error:

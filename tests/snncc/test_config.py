@@ -70,6 +70,22 @@ def test_values_out_of_range_are_named(option: str, value: Any) -> None:
     assert caught.value.exit_code == 2
 
 
+def test_numbers_of_numpy_are_kept_as_plain_ones() -> None:
+    given = {"timesteps": np.int64(4), "max_burst": np.uint8(3), "v_init": np.float32(0.25), "threshold_ratio": 2}
+    config = Config(**given, input_coding="frames", reset_after=np.int32(2))
+    assert config == Config(
+        timesteps=4, max_burst=3, v_init=0.25, threshold_ratio=2.0, input_coding="frames", reset_after=2
+    )
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+    assert [type(v) for v in (config.timesteps, config.max_burst, config.v_init, config.reset_after)] == [
+        int,
+        int,
+        float,
+        int,
+    ]
+    assert type(config.threshold_ratio) is float
+
+
 SWITCHES = [field.name for field in dataclasses.fields(Config) if field.type == "bool"]
 
 
