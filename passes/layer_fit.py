@@ -204,9 +204,10 @@ def saturation(site: NeuronSite, config: Config) -> float:
 
 
 def thresholds(histogram: ChannelHistogram, site: NeuronSite, config: Config) -> NDArray[np.float32]:
-    """Return the thresholds of a layer for τ = 1, float32 [C], or [1] for one per layer.
+    """Return the thresholds of a layer before τ, float32 [C], or [1] for one per layer.
 
-    τ makes them larger on purpose; see `snncc.neurons.spread`.
+    τ makes them larger on purpose; see `snncc.neurons.spread`. An activation that was trained in steps has those of its
+    training only where τ is 1.
     """
     if not config.per_channel:
         histogram = histogram.pooled()

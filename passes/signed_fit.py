@@ -36,9 +36,10 @@ MANY_LEVELS = 256
 def two_sided_thresholds(
     positive: ChannelHistogram, negative: ChannelHistogram, site: NeuronSite, config: Config
 ) -> NDArray[np.float32]:
-    """Return the thresholds of a layer of signed neurons for τ = 1, float32 [C], or [1] for one per layer.
+    """Return the thresholds of a layer of signed neurons before τ, float32 [C], or [1] for one per layer.
 
-    A clipped activation's bound is the neuron's own: with a larger τ, θe may be any.
+    An activation that was trained in steps has those of its training only where τ is 1. A clipped activation's bound is
+    the neuron's own: with a larger τ, θe may be any.
 
     Args:
         positive: of the values above zero, per channel.

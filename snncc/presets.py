@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from snncc.allocation.result import Budget, SearchResult, UnmetError
+from snncc.allocation.result import Assignment, Budget, SearchResult, UnmetError
 from snncc.allocation.run import SIMULATE, search
 from snncc.compiling import compile
 from snncc.config import Config
@@ -62,7 +62,7 @@ class Preset:
         *,
         cache: bool = True,
         progress: Progress | None = None,
-    ) -> dict[str, tuple[int, float]] | None:
+    ) -> Assignment | None:
         """Search ψ and τ per layer as the preset says; None where it has one ψ and τ for all.
 
         Raises:
@@ -85,19 +85,19 @@ class Preset:
                 progress=progress,
             )
 
+        if self.budget.kind != "loss" or self.budget.value >= 1:
+            return chosen(self.budget).assignment
         found: SearchResult | None = None
         with contextlib.suppress(UnmetError):
             found = chosen(self.budget)
         if found is None or self._too_dear(found):  # what the same ψ and τ everywhere lose is little enough
             found = chosen(replace(self.budget, value=1.0))
-        return {name: (c.max_burst, c.threshold_ratio) for name, c in found.assignment.items()}
+        return found.assignment
 
     def _too_dear(self, found: SearchResult) -> bool:
         """Return whether less loss than that of the uniform configuration was only to be had for more."""
         kind, chosen = self.budget.counted, found.measurement(found.assignment)
-        if self.budget.kind != "loss" or chosen is None:
-            return False
-        return chosen.cost(kind) > found.measured[0].cost(kind)
+        return chosen is not None and chosen.cost(kind) > found.measured[0].cost(kind)
 
 
 _RANGE = {

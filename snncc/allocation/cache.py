@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from snncc.atomic import replacing
 
-FORMAT = 2
+FORMAT = 3
 """Part of every name: what an older version has measured otherwise isn't read."""
 MOST_BYTES = 256 << 20
 """Size of the folder above which the files that were used longest ago are deleted."""

@@ -17,6 +17,11 @@ class Candidate(NamedTuple):
     threshold_ratio: float
 
 
+def uniform_of(config: Config) -> Candidate:
+    """Return the ψ and τ that a configuration gives to every layer."""
+    return Candidate(config.max_burst, config.threshold_ratio)
+
+
 MOST = 1000
 """Candidates that one layer may have; the search adds the uniform configuration's own."""
 BURSTS = tuple(range(1, 17))
@@ -71,7 +76,6 @@ def _checked(pair: Any) -> Candidate:
     except (TypeError, ValueError):
         raise UsageError(f"the candidate {pair!r} is no pair (ψ, τ)") from None
     try:
-        config = Config(max_burst=max_burst, threshold_ratio=ratio)
+        return uniform_of(Config(max_burst=max_burst, threshold_ratio=ratio))
     except UsageError as error:
         raise UsageError(f"the candidate {pair!r}: {error}") from error
-    return Candidate(config.max_burst, config.threshold_ratio)

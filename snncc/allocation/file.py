@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from snncc.allocation.candidates import MOST, Candidate
+from snncc.allocation.candidates import MOST, Candidate, uniform_of
 from snncc.allocation.result import COSTS, Assignment, Budget, LayerTable, Measurement, SearchResult
 from snncc.allocation.sensitivity import Score
 from snncc.atomic import replacing
@@ -187,8 +187,7 @@ def _assignment(rows: list[list[Any]], names: list[str]) -> Assignment:
 
 
 def _candidate(max_burst: Any, ratio: Any) -> Candidate:
-    config = Config(max_burst=max_burst, threshold_ratio=ratio)  # checks types and ranges
-    return Candidate(config.max_burst, float(config.threshold_ratio))
+    return uniform_of(Config(max_burst=max_burst, threshold_ratio=ratio))  # checks types and ranges
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from snncc.allocation.candidates import Candidate
+from snncc.allocation.candidates import Candidate, uniform_of
 from snncc.allocation.result import SearchResult
 from snncc.errors import UsageError
 
@@ -54,7 +54,7 @@ def plot(result: SearchResult, stream: IO[bytes], suffix: str) -> None:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "snncc", "font.size": 9}):
         figure = Figure(figsize=(11, 9), layout="constrained")
         by_burst, by_ratio, front = figure.subplot_mosaic([["burst", "ratio"], ["front", "front"]]).values()
-        uniform = Candidate(result.config.max_burst, float(result.config.threshold_ratio))
+        uniform = uniform_of(result.config)
         _sensitivity(by_burst, result, "ψ", 0, uniform.threshold_ratio)
         _sensitivity(by_ratio, result, "τ", 1, uniform.max_burst)
         _front(front, result, uniform)

@@ -47,9 +47,15 @@ def approach(result: SearchResult, budget: Budget, count: int, measure: Measure)
 
 
 def nearer(result: SearchResult, kind: str, target: float, limit: float, spent: float, aim: float = 0.998) -> float:
-    """Return the predicted cost to ask for next, where one of `target` was `spent` in simulation.
+    """Return the predicted cost to ask for next: the prediction is off by a factor that changes little.
 
-    The prediction is off by a factor that changes little from one point to the next.
+    Args:
+        result: the search, whose front gives the range.
+        kind: what is counted, one of `COSTS`; all costs are with what no choice changes.
+        target: the predicted cost that was asked for last.
+        limit: the budget.
+        spent: what the choice for `target` costs in simulation.
+        aim: share of the budget to aim at.
     """
     fixed, cost = result.fixed_cost(kind), result.front(kind).cost
     share = (spent - fixed) / max(limit - fixed, 1e-30)

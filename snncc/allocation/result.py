@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snncc.allocation.candidates import Candidate
+from snncc.allocation.candidates import Candidate, uniform_of
 from snncc.allocation.pareto import Front, pareto_front
 from snncc.allocation.sensitivity import Score
 from snncc.config import Config
@@ -34,7 +34,7 @@ _UNITS = {"spikes": "spikes", "operations": "synaptic operations", "energy": "J"
 
 
 class UnmetError(UsageError):
-    """No choice that was simulated is within the budget."""
+    """No choice is within the budget, in simulation or, where there was none, as predicted."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Budget:
     Attributes:
         kind: "relative" (to the uniform configuration), "spikes", "energy" (joules per sample), "max_drop" (points of
             agreement with the ANN below the uniform configuration's), "agreement" (per cent of agreement with the
-            ANN), or "loss" (summed sensitivity, relative to the uniform configuration's: the r of SSC).
+            ANN), or "loss" (relative to the uniform configuration's: the r of SSC; in simulation, or the summed
+            sensitivity where nothing is simulated).
         value: how much.
         cost: what is counted: see `COSTS`. "spikes" and "energy" settle it themselves.
     """
@@ -88,7 +89,7 @@ class LayerTable:
     Attributes:
         name: its node.
         candidates: what it may get.
-        scores: what each does, with the other layers as in the ANN.
+        scores: what each does, with the other layers as the search's kind of sensitivity has them.
     """
 
     name: str
@@ -141,10 +142,9 @@ class SearchResult:
         source: name and SHA-256 of the ANN.
         calibration: number of samples and fingerprint of the data.
         config: options of the compile.
-        options: sensitivity and candidates, as the search was told.
+        options: method and sensitivity, as the search was told.
         metric: what a loss is: "symmetric_kl" or "relative_squared_error".
         layers: a table per layer of neurons, in topological order.
-        macs: multiply-accumulates of the SNN, which no candidate changes; None if nothing was simulated.
         measured: what was simulated; the uniform configuration comes first.
         budget: the budget that was asked for.
         assignment: the best choice within it.
@@ -163,8 +163,7 @@ class SearchResult:
     @property
     def uniform(self) -> Assignment:
         """The configuration's own ψ and τ for every layer."""
-        candidate = Candidate(self.config.max_burst, float(self.config.threshold_ratio))
-        return {layer.name: candidate for layer in self.layers}
+        return {layer.name: uniform_of(self.config) for layer in self.layers}
 
     def measurement(self, assignment: Mapping[str, Candidate]) -> Measurement | None:
         """Return the simulation of a choice, None if it wasn't simulated."""
@@ -194,8 +193,9 @@ class SearchResult:
         baseline = self.measurement(self.uniform)
         scores = [self._score(layer, self.uniform).operations for layer in self.layers]
         predicted = float(np.dot(scores, self.factors))
-        known = baseline is not None and baseline.operations > 0 and predicted > 0
-        return baseline.operations / predicted if baseline is not None and known else 1.0
+        if baseline is None or baseline.operations <= 0 or predicted <= 0:
+            return 1.0
+        return baseline.operations / predicted
 
     def candidate_costs(self, kind: str) -> list[NDArray[np.float64]]:
         """Return the predicted cost of each layer's candidates; what none of them changes is left out."""
@@ -259,19 +259,19 @@ class SearchResult:
         """Return the choice of least summed sensitivity whose predicted cost is within `cost`.
 
         Raises:
-            UsageError: there is none; the message names the least cost.
+            UnmetError: there is none; the message names the least cost.
         """
         front, fixed = self.front(kind), self.fixed_cost(kind)
         least = float(front.cost[0]) + fixed
         if cost * SLACK < least:
-            raise self._too_dear(cost, least, kind)
+            raise self.too_dear(cost, least, kind)
         return self.at(front.within_cost(max(cost * SLACK - fixed, float(front.cost[0]))), kind)
 
     def predict_cheapest(self, loss: float, kind: str) -> Assignment:
         """Return the cheapest choice, as predicted, whose summed sensitivity is at most `loss`.
 
         Raises:
-            UsageError: there is none; the message names the least loss.
+            UnmetError: there is none; the message names the least loss.
         """
         front, least = self.front(kind), float(self.front(kind).loss[-1])
         if loss * SLACK < least:
@@ -284,7 +284,7 @@ class SearchResult:
         A choice that simulation found beyond the budget is never the answer.
 
         Raises:
-            UsageError: no choice is within the budget; the message names the nearest one that is.
+            UnmetError: no choice is within the budget; the message names the nearest one that is.
         """
         if budget.kind in ON_AGREEMENT:
             return self._most_agreeing(budget).assignment
@@ -302,7 +302,7 @@ class SearchResult:
             if predicted is not None and self.measurement(predicted) is None:
                 return predicted
         if not within:
-            raise self._too_dear(cost, min(m.cost(kind) for m in self.measured), kind)
+            raise self.too_dear(cost, min(m.cost(kind) for m in self.measured), kind)
         # What is cheaper than the budget and better still is better.
         return min(within, key=lambda m: m.loss).assignment
 
@@ -327,7 +327,14 @@ class SearchResult:
             return predicted
         raise self._too_faithful(budget.value * uniform, min(m.loss for m in self.measured), uniform)
 
-    def _too_dear(self, cost: float, least: float, kind: str) -> UnmetError:
+    def too_dear(self, cost: float, least: float, kind: str) -> UnmetError:
+        """Return the error of a budget on cost that can't be met.
+
+        Args:
+            cost: the budget.
+            least: the nearest that can be.
+            kind: one of `COSTS`.
+        """
         baseline, unit = self.measurement(self.uniform), _UNITS[kind]
         uniform = self.predicted(self.uniform, kind)[0] if baseline is None else baseline.cost(kind)
         share = f", {_up(least / uniform)} of the uniform configuration's" if uniform > 0 else ""

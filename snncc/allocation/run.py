@@ -9,19 +9,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from snncc.allocation.cache import Cache
-from snncc.allocation.candidates import Candidate, bursts, checked, joined, pairs, ratios
+from snncc.allocation.candidates import Candidate, bursts, checked, joined, pairs, ratios, uniform_of
 from snncc.allocation.in_context import InContext
 from snncc.allocation.metric import class_output
 from snncc.allocation.probe import approach, bisect, compress, nearer
 from snncc.allocation.result import ON_AGREEMENT, SLACK, Assignment, Budget, LayerTable, Measurement, SearchResult
-from snncc.allocation.sensitivity import LayerJob, Score, isolated
+from snncc.allocation.sensitivity import Score, isolated
 from snncc.allocation.simulate import Simulations, quick
 from snncc.artifact import VERSION
 from snncc.compiling import analyse_network, compile
@@ -41,11 +40,11 @@ METHODS = ("joint", "bsr", "ssc", "bsr+ssc")
 """Which candidates there are: every ψ at the configuration's τ (bsr), every τ at its ψ (ssc), or pairs of both (joint).
 
 The paper's order is "bsr+ssc": ψ for the budget first, then every τ at the ψ that each layer got, as cheap as possible
-without a larger sum of sensitivities than the uniform configuration's."""
+without a larger sum of sensitivities than the uniform configuration's, or that of the ψ alone where that is larger."""
 SENSITIVITIES = ("uneven", "isolated", "in-context")
 """The other layers are as in the ANN and currents arrive unevenly, or evenly; or the other layers spike."""
 SIMULATE = 3
-"""Most points of the front that are simulated, besides the uniform configuration."""
+"""Points of the front that are simulated, besides the uniform configuration."""
 
 
 def search(
@@ -72,8 +71,8 @@ def search(
         candidates: pairs (ψ, τ) for every layer, instead of those of the method.
         budget: what may be spent; the default is what the uniform configuration spends.
         sensitivity: one of `SENSITIVITIES`; "in-context" costs about T times as much as the others.
-        simulate: points of the front to simulate at most, twice as many if none is within a budget on cost; 0 for the
-            prediction alone.
+        simulate: points of the front to simulate: fewer if one spends all of a budget on cost, up to twice as many and
+            one if none is within the budget; 0 for the prediction alone.
         cache: remember what was measured in the user's cache folder.
         executor: what scores independent layers; None: one after the other, here.
         progress: told about finished and all steps.
@@ -96,19 +95,25 @@ def search(
         raise UsageError(f"the number of points to simulate is {simulate!r}: it must be a whole number, 0 or more")
     if sensitivity not in SENSITIVITIES:
         raise UsageError(f"sensitivity is {sensitivity!r}: it must be one of {', '.join(SENSITIVITIES)}")
+    if method == "bsr+ssc" and candidates is not None:
+        raise UsageError("the method bsr+ssc has candidates of its own: leave yours away, or choose another --method")
+    if method == "bsr+ssc" and budget.kind in ("loss", *ON_AGREEMENT):
+        raise UsageError("the method bsr+ssc takes a budget on cost only: choose another --method")
+    if budget.kind in (*ON_AGREEMENT, "energy") and not simulate:
+        raise UsageError("a budget on agreement or energy needs simulated points: give --simulate, or another budget")
     loaded = read_ann(model)
     data = load_calibration(calibration, loaded, config)
     config, _ = settled(config, data, loaded)
     chosen = _candidates("bsr" if method == "bsr+ssc" else method, candidates, config)
     found = _Search(loaded, data, config, sensitivity, cache)
+    if budget.kind in ON_AGREEMENT and found.class_output is None:
+        raise UsageError("a budget on agreement needs an output of class scores [N, K]: give a budget on cost")
     result = found.scored(method, lambda _: chosen, executor, progress)
-    if budget.kind in ON_AGREEMENT and (found.class_output is None or not simulate):
-        raise UsageError("a budget on agreement needs class scores [N, K] and simulated points: give a budget on cost")
-    if method == "bsr+ssc" and candidates is None:
+    if method == "bsr+ssc":
         return found.compressed(result, budget, simulate, executor, progress)
-    if simulate:
-        result = found.simulated(result, budget, simulate, progress)
-    return replace(result, budget=budget, assignment=result.choose(budget))
+    if not simulate:
+        return replace(result, budget=budget, assignment=result.choose(budget))
+    return found.chosen(found.simulated(result, budget, simulate, progress), budget)
 
 
 def load_calibration(calibration: Any, loaded: LoadedModel, config: Config) -> Dataset:
@@ -127,19 +132,15 @@ def _candidates(method: str, given: Sequence[tuple[int, float]] | None, config: 
     """Return the candidates; the uniform configuration is always among them."""
     if method not in METHODS:
         raise UsageError(f"method is {method!r}: it must be one of {', '.join(METHODS)}")
-    uniform = Candidate(config.max_burst, float(config.threshold_ratio))
+    uniform = uniform_of(config)
     if given is not None:
-        chosen = joined((uniform,), checked(given))
-    else:
-        of_method = {
-            "bsr": bursts(uniform.threshold_ratio),
-            "ssc": ratios(uniform.max_burst),
-            "joint": pairs(uniform.max_burst),
-        }
-        chosen = joined((uniform,), of_method[method])
-    for candidate in chosen:
-        replace(config, max_burst=candidate.max_burst, threshold_ratio=candidate.threshold_ratio)  # checks the ranges
-    return chosen
+        return joined((uniform,), checked(given))
+    of_method = {
+        "bsr": bursts(uniform.threshold_ratio),
+        "ssc": ratios(uniform.max_burst),
+        "joint": pairs(uniform.max_burst),
+    }
+    return joined((uniform,), of_method[method])
 
 
 class _Search:
@@ -151,35 +152,51 @@ class _Search:
         sensitivity: str,
         cache: bool,
     ) -> None:
+        self._in_context = sensitivity == "in-context"
         self._sensitivity = sensitivity
         self._loaded, self._data, self._config = loaded, data, config
+        self._network: SpikingNetwork | None = None
         self._calibration = {"samples": len(data), "fingerprint": data.fingerprint()}
         options = {k: v for k, v in config.to_dict().items() if k not in ("batch_size", "trace")}
         fixed = {"version": VERSION, "model": loaded.sha256, "data": self._calibration["fingerprint"]}
         # What a layer's neurons are, signed or not, depends on nearly all options.
-        fit = {k: v for k, v in options.items() if k not in ("weight_calibration", "weights")}
+        fit = {k: v for k, v in options.items() if k != "weight_calibration"}
+        if self._in_context:
+            fit["weights"] = "float32"  # see `_context`
         outputs = [output.name for output in loaded.outputs]
         self._scores = Cache(
             "sensitivity", {**fixed, **fit, "outputs": outputs, "kind": sensitivity} if cache else None
         )
         own = {k: v for k, v in options.items() if k not in ("max_burst", "threshold_ratio", "weight_calibration")}
         self._points = Cache("points", {**fixed, **own, "outputs": outputs} if cache else None)
-        self.class_output: str | None = None
+        ctx = Context(config)
+        self._graph = analyse_network(loaded, ctx, Hook())
+        self._analysis = analyse(sized_graph(self._graph, data), ctx.quantised)
+        self.class_output = class_output(self._graph, data)
 
-    @cached_property
     def network(self) -> SpikingNetwork:
-        """The uniform configuration, compiled."""
-        return compile(self._loaded, calibration=self._data, config=quick(self._config))
+        """Return the uniform configuration, compiled once."""
+        if self._network is None:
+            self._network = compile(self._loaded, calibration=self._data, config=quick(self._config))
+        return self._network
+
+    def _context(self) -> SpikingNetwork:
+        """Return the network that layers are scored as parts of.
+
+        Where all of it spikes it has the ANN's weights, also if the search is for 8-bit ones: only those can be cut.
+        """
+        if not self._in_context or self._config.weights == "float32":
+            return self.network()
+        config = replace(quick(self._config), weights="float32")
+        return compile(self._loaded, calibration=self._data, config=config)
 
     def simulations(self) -> Simulations:
         """Return what measures choices; the uniform configuration isn't compiled twice."""
         known = None
-        if "network" in self.__dict__:
-            known = self._uniform(layer.name for layer in self.network.record.layers), self.network
+        if self._network is not None:
+            names = [layer.name for layer in self._network.record.layers]
+            known = dict.fromkeys(names, uniform_of(self._config)), self._network
         return Simulations(self._loaded, self._data, self._config, self.class_output, self._points, known)
-
-    def _uniform(self, names: Iterable[str]) -> Assignment:
-        return dict.fromkeys(names, Candidate(self._config.max_burst, float(self._config.threshold_ratio)))
 
     def scored(
         self,
@@ -189,11 +206,7 @@ class _Search:
         progress: Progress | None,
     ) -> SearchResult:
         """Score what the cache doesn't know."""
-        ctx = Context(self._config)
-        graph = analyse_network(self._loaded, ctx, Hook())
-        ctx.analysis = analyse(sized_graph(graph, self._data), ctx.quantised)
-        self.class_output = class_output(graph, self._data)
-        names = [site.node for site in ctx.analysis.neurons]
+        names = [site.node for site in self._analysis.neurons]
         missing = {name: [c for c in candidates(name) if _key(name, c) not in self._scores.rows] for name in names}
         # The further a layer is from the end, the longer its suffix.
         work = {name: (len(names) - i) * len(missing[name]) for i, name in enumerate(names)}
@@ -209,22 +222,23 @@ class _Search:
                 progress(finished, sum(work.values()))
 
         if any(missing.values()):
+            context = self._context()
             isolated(
-                graph,
-                ctx.analysis,
+                self._graph,
+                self._analysis,
                 self._data,
                 self._config,
                 missing,
                 self.class_output,
-                uniform={layer.name: layer for layer in self.network.record.layers},
+                uniform={layer.name: layer for layer in context.record.layers},
                 uneven=self._sensitivity == "uneven",
-                score=self._in_context() if self._sensitivity == "in-context" else None,
+                score=InContext(context, self._data, self._config).scores if self._in_context else None,
                 executor=executor,
                 done=done,
             )
         rows = self._scores.rows
         layers = tuple(
-            LayerTable(name, candidates(name), tuple(Score(*rows[_key(name, c)][:3]) for c in candidates(name)))
+            LayerTable(name, candidates(name), tuple(Score(*rows[_key(name, c)]) for c in candidates(name)))
             for name in names
         )
         return SearchResult(
@@ -236,12 +250,6 @@ class _Search:
             layers=layers,
         )
 
-    def _in_context(self) -> Callable[[LayerJob], list[Score]]:
-        config, network = replace(quick(self._config), weights="float32"), self.network
-        if self._config.weights != "float32":
-            network = compile(self._loaded, calibration=self._data, config=config)
-        return InContext(network, self._data, config).scores
-
     def compressed(
         self,
         result: SearchResult,
@@ -250,31 +258,51 @@ class _Search:
         executor: Executor | None,
         progress: Progress | None,
     ) -> SearchResult:
-        """Choose ψ for a budget on cost, then τ at that ψ: the paper's order."""
-        if budget.kind in ("loss", *ON_AGREEMENT):
-            raise UsageError("the method bsr+ssc takes a budget on cost only: choose another --method")
+        """Choose ψ for a budget on cost, then τ at that ψ: the paper's order.
+
+        What is over the budget in simulation is tried again with a smaller one, `simulate` times in all; then the
+        cheapest ψ.
+        """
         kind, uniform = budget.counted, result.uniform
         simulations = self.simulations()
         names = [layer.name for layer in result.layers]
         measured = (simulations.measure(uniform, names),) if simulate else ()
         result = replace(result, measured=measured)
         target = limit = result.cost_of(budget)
-        for _ in range(max(1, simulate)):
-            first = result.predict_best(target, kind)
+        least = result.fixed_cost(kind) + float(result.front(kind).cost[0])
+
+        def compressed_at(cost: float) -> tuple[SearchResult, float]:
+            first = result.predict_best(max(cost, least), kind)  # τ may get below that
             of_layer = {name: joined((uniform[name], burst), ratios(burst.max_burst)) for name, burst in first.items()}
             second = replace(self.scored("bsr+ssc", of_layer.__getitem__, executor, progress), measured=measured)
             # What the ψ of a smaller budget lose can't be had back at its cost.
             loss = max(second.predicted(uniform, kind)[1], second.predicted(first, kind)[1])
             assignment = second.predict_cheapest(loss, kind)
-            if not simulate:
-                return replace(second, budget=budget, assignment=assignment)
-            points = (*measured, simulations.measure(first, names), simulations.measure(assignment, names))
-            found = replace(second, measured=points, budget=budget, assignment=assignment)
-            spent = points[-1].cost(kind)
+            points = [simulations.measure(choice, names) for choice in (first, assignment) if simulate]
+            found = replace(second, measured=(*measured, *points), budget=budget, assignment=assignment)
+            return found, points[-1].cost(kind) if points else found.predicted(assignment, kind)[0]
+
+        for _ in range(max(1, simulate)):
+            found, spent = compressed_at(target)
             if spent <= limit * SLACK:
                 return found
             target = nearer(result, kind, target, limit, spent)
-        return replace(found, assignment=found.choose(budget))
+        found, spent = compressed_at(least)
+        if spent <= limit * SLACK:
+            return found
+        within = [m for m in found.measured if m.cost(kind) <= limit * SLACK]
+        if not within:
+            raise found.too_dear(limit, min([spent, *(m.cost(kind) for m in found.measured)]), kind)
+        return replace(found, assignment=min(within, key=lambda m: m.loss).assignment)
+
+    def chosen(self, result: SearchResult, budget: Budget) -> SearchResult:
+        """Return a result with the best choice within a budget, simulated: what is over it is never the answer."""
+        assignment = result.choose(budget)
+        if result.measurement(assignment) is None:
+            point = self.simulations().measure(assignment, [layer.name for layer in result.layers])
+            result = replace(result, measured=(*result.measured, point))
+            assignment = result.choose(budget)
+        return replace(result, budget=budget, assignment=assignment)
 
     def simulated(self, result: SearchResult, budget: Budget, count: int, progress: Progress | None) -> SearchResult:
         """Simulate the uniform configuration and `count` points around the budget."""
@@ -305,8 +333,3 @@ class _Search:
 
 def _key(name: str, candidate: Candidate) -> str:
     return f"{candidate.max_burst} {candidate.threshold_ratio!r} {name}"
-
-
-def assignment_of(values: Mapping[str, Candidate]) -> dict[str, tuple[int, float]]:
-    """Return a choice as `snncc.compile` takes it."""
-    return {name: (candidate.max_burst, candidate.threshold_ratio) for name, candidate in values.items()}

@@ -259,9 +259,11 @@ def fit(
 def _unevenness(uniform: LayerRecord) -> float:
     """Return the error by uneven arrival as a multiple of the rounding error, as it was in the uniform configuration.
 
-    Both grow with the step θe/T. Where layers may become signed, those with much of it did.
+    The multiple is taken to be the same for all candidates: both errors grow with the step θe/T, but for the part of
+    the first that comes of bursts that ψ holds back. A layer whose neurons were chosen by their error has little of it:
+    where there was more, they became signed.
     """
-    if not uniform.unevenness or not uniform.quantisation or min(uniform.unevenness, uniform.quantisation) <= 0:
+    if uniform.unevenness is None or not uniform.quantisation or min(uniform.unevenness, uniform.quantisation) <= 0:
         return 0.0
     return min(uniform.unevenness / uniform.quantisation, _MOST_UNEVEN)
 

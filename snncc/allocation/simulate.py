@@ -79,7 +79,7 @@ class Simulations:
                 self._loaded,
                 calibration=self._data,
                 config=self._config,
-                assignment={name: tuple(candidate) for name, candidate in assignment.items()},  # type: ignore[misc]
+                assignment=assignment,
             )
         simulator = network.simulator()
         meter = Meter(network.sized(self._data), self._config.timesteps)

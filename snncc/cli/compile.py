@@ -197,13 +197,13 @@ def compile_command(
     elif wanted is not None:
         raise UsageError("a budget needs the result of a search: give --front, which `snncc search` writes")
     data = _calibration(loaded, config, calib, image, samples)
-    if front is not None and assignment is not None:
-        check_layers(front, assignment, loaded, config, data)
     if preset is not None and PRESETS[preset].method is not None:
         with terminal.progress("searching", remaining=True) as progress:
             assignment = PRESETS[preset].assignment(loaded, data, config, progress=progress)
     with terminal.progress("calibrating") as progress:
         network = compile(loaded, calibration=data, config=config, assignment=assignment, hook=hook, progress=progress)
+    if front is not None and assignment is not None:
+        check_layers(front, assignment, network)
     files = network.save(target)
     terminal.warn(network.record.warnings)
     if terminal.json:

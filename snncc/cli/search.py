@@ -83,7 +83,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--max-loss",
             type=float,
             metavar="R",
-            help="Cheapest choice whose summed sensitivity is at most R times the uniform configuration's.",
+            help="Cheapest choice that loses, in simulation, at most R times what the uniform configuration loses.",
         ),
         click.option("--energy", type=float, metavar="J", help="Budget of energy per sample, in the 45 nm profile."),
         click.option("--spikes", type=float, metavar="N", help="Budget of spikes per sample."),
@@ -111,7 +111,7 @@ def read_budget(options: Mapping[str, float | None], cost: str | None) -> Budget
         raise UsageError(f"give one budget only: {', '.join(names[:-1])} or {names[-1]}")
     if not given:
         if cost is not None:
-            raise UsageError("--cost without a budget: add --budget, --max-loss or --max-drop")
+            raise UsageError("--cost without a budget: add --budget, --max-loss, --max-drop or --min-agreement")
         return None
     kind, value = next(iter(given.items()))
     if cost is not None and kind in ("spikes", "energy"):
@@ -165,7 +165,8 @@ def read_budget(options: Mapping[str, float | None], cost: str | None) -> Budget
     default=SIMULATE,
     show_default=True,
     metavar="N",
-    help="Most points of the front to simulate, fewer if one spends all of the budget; 0 for the prediction alone.",
+    help="Points of the front to simulate: fewer if one spends all of the budget, more if none is within it; 0 for the "
+    "prediction alone.",
 )
 @click.option("--plot", "plot_file", metavar="FILE.svg|png", help="Draw sensitivities and front; needs matplotlib.")
 @frame_options

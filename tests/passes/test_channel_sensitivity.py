@@ -70,7 +70,7 @@ def test_one_large_sample_says_nearly_as_much_as_all(monkeypatch: pytest.MonkeyP
     all_of_them = measured(model, feeds)
     monkeypatch.setattr(channel_sensitivity, "_LARGE", 1)
     for node, values in measured(model, feeds).items():
-        assert np.corrcoef(np.log(values), np.log(all_of_them[node]))[0, 1] > 0.5
+        np.testing.assert_allclose(values, all_of_them[node], rtol=0.2)
         assert not np.array_equal(values, all_of_them[node])
 
 

@@ -124,13 +124,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "can't be read" in message(tmp_path / "file" / "net.onnx")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a matter of POSIX")
 @pytest.mark.parametrize("source", [None, 5, b"model.onnx", ["model.onnx"]])
 def test_what_is_no_model_at_all(source: Any) -> None:
     with pytest.raises(UsageError, match="give the path of an ONNX file"):
         load_model(source)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a matter of POSIX")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
     assert "is no regular file" in message(tmp_path / "pipe.onnx")

@@ -163,8 +163,25 @@ def test_compression_follows_reallocation() -> None:
     assert after[1] <= max(before[1], both.predicted(both.uniform, "spikes")[1]) * (1 + 1e-9)
     simulated = searched(Budget("relative", 0.9), candidates=None, method="bsr+ssc", simulate=1)
     assert simulated.measurement(simulated.assignment) is not None
-    with pytest.raises(UsageError, match="takes a budget on cost only"):
-        searched(Budget("max_drop", 1.0), candidates=None, method="bsr+ssc", simulate=1)
+    for kind in ("max_drop", "agreement", "loss"):
+        with pytest.raises(UsageError, match="takes a budget on cost only"):
+            searched(Budget(kind, 1.0), candidates=None, method="bsr+ssc", simulate=1)
+    with pytest.raises(UsageError, match="has candidates of its own"):
+        searched(Budget("relative", 0.9), method="bsr+ssc")
+
+
+def test_what_cannot_be_is_said_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing should be measured")
+
+    monkeypatch.setattr(run_module, "isolated", never)
+    monkeypatch.setattr(run_module, "compile", never)
+    for kind in ("max_drop", "agreement", "energy"):
+        with pytest.raises(UsageError, match="needs simulated points"):
+            searched(Budget(kind, 1.0), simulate=0)
+    images = parse("g (float[N,2,6,6] x, float[3,2,3,3] w_1) => (float[N,3,4,4] y) { c = Conv (x, w_1) y = Relu (c) }")
+    with pytest.raises(UsageError, match="needs an output of class scores"):
+        search(images, calibration=inputs_of(images, 16), budget=Budget("max_drop", 1.0))
 
 
 def test_infeasible_budgets_name_the_nearest_one() -> None:
@@ -254,11 +271,29 @@ def test_the_uniform_candidate_is_the_uniform_network_in_context(name: str, opti
         assert layer.scores[0].spikes == pytest.approx(spikes, rel=1e-6)
 
 
+OTHERWISE_WITH_8_BITS = NETWORKS["maxpool_ceil"].model()
+"""One of its layers is signed only with 8-bit weights."""
+
+
+def of_8_bits(weights: str, **options: Any) -> SearchResult:
+    config = snncc.Config(timesteps=3, weights=weights)
+    return search(OTHERWISE_WITH_8_BITS, calibration=inputs_of(OTHERWISE_WITH_8_BITS, 32), config=config, **options)
+
+
 def test_weights_of_8_bits_are_searched_in_context() -> None:
-    config = snncc.Config(timesteps=4, max_burst=3, weights="int8")
-    result = searched(Budget("relative", 0.9), config=config, sensitivity="in-context", simulate=1)
-    exact = searched(Budget("relative", 0.9), sensitivity="in-context", simulate=0)
+    """Layers are then scored in the network with the ANN's weights, as its neurons, and simulated with 8 bits."""
+    result, exact = (
+        of_8_bits(weights, sensitivity="in-context", simulate=1, cache=False) for weights in ("int8", "float32")
+    )
     assert [layer.scores for layer in result.layers] == [layer.scores for layer in exact.layers]
+    assert result.measured[0] != exact.measured[0]
+
+
+def test_scores_with_8_bits_are_not_those_without() -> None:
+    exact = of_8_bits("float32", simulate=0)
+    kept, fresh = (of_8_bits("int8", simulate=0, cache=cache) for cache in (True, False))
+    assert kept.layers == fresh.layers
+    assert kept.layers != exact.layers
 
 
 def test_what_changes_the_scores_is_not_remembered_for_others() -> None:

@@ -13,7 +13,7 @@ import snncc
 from snncc.allocation.file import read, write
 from snncc.allocation.over_time import search_timesteps
 from snncc.allocation.result import Budget
-from snncc.allocation.run import SENSITIVITIES, assignment_of, search
+from snncc.allocation.run import SENSITIVITIES, search
 from snncc.errors import DataError
 from snncc.evaluate import evaluate
 from snncc.presets import compile_preset
@@ -49,9 +49,7 @@ def test_a_simulation_is_what_the_evaluation_finds(reset_after: int) -> None:
     result = search(MODEL, calibration=FRAMES, config=config, candidates=GRID, simulate=2)
     chosen = result.measurement(result.assignment)
     assert chosen is not None
-    network = snncc.compile(
-        MODEL, calibration=FRAMES, config=result.config, assignment=assignment_of(result.assignment)
-    )
+    network = snncc.compile(MODEL, calibration=FRAMES, config=result.config, assignment=result.assignment)
     found = evaluate(network, FRAMES, ann=MODEL)
     assert chosen.agreement == pytest.approx(found.agreement)
     assert sum(chosen.spikes) == pytest.approx(found.reading.spikes)
