@@ -14,6 +14,7 @@ from environment import signature
 
 import snncc
 from snncc import models
+from snncc.allocation.candidates import BURSTS, RATIOS
 from snncc.allocation.run import SIMULATE
 
 
@@ -21,10 +22,11 @@ def main() -> None:
     """Search once with an empty cache, passing the images through the ANN all the while; then once more."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", choices=models.names(), default="fashion_resnet20")
+    parser.add_argument("--method", choices=("joint", "bsr+ssc"), default="joint", help="both have as many candidates")
     parser.add_argument("--images", type=int, default=512, help="calibration images (default: 512)")
     parser.add_argument("--timesteps", type=int, default=8, help="T (default: 8)")
     parser.add_argument(
-        "--simulate", type=int, default=SIMULATE, help=f"most points of the front to simulate (default: {SIMULATE})"
+        "--simulate", type=int, default=SIMULATE, help=f"points of the front to simulate (default: {SIMULATE})"
     )
     options = parser.parse_args()
     images = models.calibration_set()[0][: options.images].astype(np.float32)
@@ -45,6 +47,7 @@ def main() -> None:
             f"zoo:{options.network}",
             calibration=images,
             config=config,
+            method=options.method,
             budget=snncc.Budget("relative", share),
             simulate=simulate,
             progress=ann_pass if interleaved else None,  # after each layer, so that a busy machine slows both
@@ -58,8 +61,11 @@ def main() -> None:
         result, whole = search(0.8, options.simulate, interleaved=True)
         _, again = search(0.7, 0, interleaved=False)
     one = statistics.median(passes)
-    layers, candidates = len(result.layers), len(result.layers[0].candidates)
-    print(f"{options.network}, {len(images)} images, T={options.timesteps}, {layers} layers, {candidates} candidates")
+    layers, candidates = len(result.layers), len(BURSTS) + len(RATIOS)
+    print(
+        f"{options.network}, {options.method}, {len(images)} images, T={options.timesteps}, {layers} layers, "
+        f"{candidates} candidates"
+    )
     print(
         f"search            {whole:8.2f} s, {len(result.measured) - 1} points and the uniform configuration simulated"
     )
