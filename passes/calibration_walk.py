@@ -278,12 +278,13 @@ class Walk:
         self.frontier.put(target, result)
 
     def _run_neuron(self, site: NeuronSite) -> None:
-        entry = self.frontier[site.input]
+        source = entry = self.frontier[site.input]
         self._check_finite(site.node, entry)
         if entry.snn is not None and self.analysis.needs_conversion(site.input, site.form, np.float32):
             entry = Entry(entry.ann, [*self.pool.each(lambda i: self._snn(site.input, i, site.form))])
         sensitivity = self.ctx.sensitivities.get(site.node)
         layer = Layer(site, entry, self.ctx.layer_config(site.node), self.pool, self.store, sensitivity)
+        source.owned = source.owned and layer.owned  # or both the input and the output have its arrays
         if not self.with_snn:
             self.ctx.layers[site.node] = fit_without_spikes(layer, self.source)
             self.frontier.put(site.output, Entry([*layer.target], owned=layer.owned))

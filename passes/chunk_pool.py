@@ -50,7 +50,7 @@ class ChunkPool:
     def shares(self, work: Callable[[range], R]) -> list[R]:
         """Return `work(chunks)` for as many shares of the chunks as there are threads, at least one.
 
-        How many that are depends on the machine: it is for what doesn't depend on how the chunks are put together.
+        How many that are depends on the machine: the result must not depend on how the chunks are put together.
         """
         return self._run(work, [range(i, self.chunks, self._workers) for i in range(self._workers)])
 

@@ -77,7 +77,11 @@ class Store(BufferPool):
         return copy  # type: ignore[return-value] # it has the type of the array
 
     def _new(self, count: int) -> NDArray[np.float32]:
-        return self.empty((count,), np.float32)
+        if not self._has_room(4 * count):
+            return self._in_file(4 * count).view(np.float32)
+        buffer = super()._new(count)
+        self._count(buffer)
+        return buffer
 
     def _has_room(self, size: int) -> bool:
         """Whether so many bytes may be added to those in memory, if need be after those are let go that wait."""

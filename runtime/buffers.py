@@ -27,6 +27,10 @@ def aligned(array: NDArray[Any]) -> NDArray[Any]:
     return copy
 
 
+class _Buffer(np.ndarray):
+    """Memory that is a pool's, which it knows again by that: everybody else gets plain arrays that show it."""
+
+
 class BufferPool:
     """Float32 arrays that were given back, for whoever needs one; safe to use from several threads.
 
@@ -53,10 +57,10 @@ class BufferPool:
         if buffer is None:
             buffer = self._new(size)
         start = -buffer.ctypes.data % ALIGNMENT // 4
-        return buffer[start : start + count].reshape(shape)
+        return buffer.view(np.ndarray)[start : start + count].reshape(shape)
 
     def _new(self, count: int) -> NDArray[np.float32]:
-        return np.empty(count, np.float32)
+        return _Buffer((count,), np.float32)
 
     def forget(self) -> None:
         """Leave all free arrays to the system."""
@@ -79,7 +83,7 @@ class BufferPool:
         base = array
         while isinstance(base.base, np.ndarray):
             base = base.base
-        if base.ndim == 1 and base.dtype == np.float32 and base.flags.owndata and base.flags.writeable:
+        if isinstance(base, _Buffer):
             with self._lock:
                 place = bisect.bisect_left(self._sizes, base.size)
                 self._free.insert(place, base)

@@ -24,11 +24,11 @@ Measure = Callable[[Assignment], Measurement]
 def approach(result: SearchResult, budget: Budget, count: int, measure: Measure) -> None:
     """Simulate choices whose real cost comes as near to a budget as the front allows, from below.
 
-    The first that spends nearly all of the budget, and loses less than all others within it, ends that. If none of
-    `count` is within the budget, it takes up to as many more; then the cheapest one.
+    The first that spends nearly all of what the budget leaves to choices, and loses less than all others within it,
+    ends that. If none of `count` is within the budget, it takes up to as many more; then the cheapest one.
     """
-    kind, limit = budget.counted, result.cost_of(budget)
-    least = result.fixed_cost(kind) + float(result.front(kind).cost[0])
+    kind, limit, fixed = budget.counted, result.cost_of(budget), result.fixed_cost(budget.counted)
+    least = fixed + float(result.front(kind).cost[0])
     within = [m.loss for m in result.measured if m.cost(kind) <= limit * SLACK]
     target, met = limit, False
     for number in range(2 * count):
@@ -37,7 +37,7 @@ def approach(result: SearchResult, budget: Budget, count: int, measure: Measure)
         point = measure(result.predict_best(max(target, least), kind))
         spent = point.cost(kind)
         if spent <= limit * SLACK:
-            if spent >= NEAR * limit and point.loss < min(within, default=float("inf")):
+            if spent - fixed >= NEAR * (limit - fixed) and point.loss < min(within, default=float("inf")):
                 return
             within.append(point.loss)
             met = True

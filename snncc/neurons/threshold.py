@@ -63,10 +63,7 @@ class ChannelHistogram:
         self.likely = np.zeros(channels)
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count values, float32 [N, C, M]; those that aren't positive are only counted in `seen`.
-
-        A channel counts from its first chunk that holds a value above 1e-30 on.
-        """
+        """Count values, float32 [N, C, M]; those that aren't above 1e-30 are only counted in `seen`."""
         self.seen += values.shape[0] * values.shape[2]
         top = np.zeros(len(self.counts))
         _maximum(values, top)
@@ -154,18 +151,20 @@ def _maximum(values: NDArray[np.float32], top: NDArray[np.float64]) -> None:
 
 @compiled
 def _count(values: NDArray[np.float32], inverse: NDArray[np.float32], counts: NDArray[np.float64]) -> None:
-    """Add positive values [N, C, M] to counts [C, B]; inverse [C] is 1/width, 0 for a channel that counts nothing."""
+    """Add values above 1e-30 [N, C, M] to counts [C, B]; inverse [C] is 1/width, 0 where a channel has none."""
     samples, channels, size = values.shape
     bins = counts.shape[1]
     # Without a branch, and in turns in several tables: one after the other would wait for the last one's sum.
-    found = np.zeros((4, bins + 1), np.int64)
+    found, tiny, one = np.zeros((4, bins + 1), np.int64), np.float32(_TINY), np.float32(1)
     for c in range(channels):
+        if inverse[c] == 0:
+            continue
         found[:] = 0
         for n in range(samples):
             for i in range(size):
                 # Rounding up, a value on an edge goes where it goes when bins are merged; number 0 isn't positive.
-                number = np.ceil(values[n, c, i] * inverse[c])
-                number = number if number > 0 else np.float32(0)  # what isn't a number either
+                number = max(np.ceil(values[n, c, i] * inverse[c]), one)
+                number = number if values[n, c, i] > tiny else np.float32(0)  # what isn't a number either
                 found[i & 3, np.int64(min(number, np.float32(bins)))] += 1
         for k in range(bins):
             counts[c, k] += found[0, k + 1] + found[1, k + 1] + found[2, k + 1] + found[3, k + 1]

@@ -147,17 +147,18 @@ def test_what_is_likely_comes_from_all_currents(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["relu", "encode"])
 def test_histograms_do_not_depend_on_the_number_of_threads(kind: str) -> None:
     rng = np.random.default_rng(5)
-    ann = [(size * rng.normal(size=(n, 3, 11))).astype(np.float32) for n, size in ((5, 1), (4, 9), (1, 0.1), (3, 2))]
+    sizes = ((5, 1), (4, 1e-32), (4, 9), (1, 0.1), (3, 2), (2, 1e-38))
+    ann = [(size * rng.normal(size=(n, 3, 11))).astype(np.float32) for n, size in sizes]
     site = NeuronSite("n", "x", "y", Activation(kind, float("inf")), False, 1, 3, 3, (3, 11))
     found = []
     for cores in (1, 2, 3):
-        with ChunkPool(4, cores) as pool:
+        with ChunkPool(len(ann), cores) as pool:
             layer = Layer(site, Entry([*ann]), Config(), pool)
             found.append((layer.positive, layer.negative))
     values = np.concatenate(ann)
     for positive, negative in found:
-        assert positive.counts.sum() == (values > 0).sum()
-        assert negative.counts.sum() == ((values < 0).sum() if kind == "encode" else 0)
+        assert positive.counts.sum() == (values > 1e-30).sum()
+        assert negative.counts.sum() == ((values < -1e-30).sum() if kind == "encode" else 0)
         for one, two in ((positive, found[0][0]), (negative, found[0][1])):
             np.testing.assert_array_equal(one.counts, two.counts)
             np.testing.assert_array_equal(one.width, two.width)

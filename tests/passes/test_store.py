@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from small_networks import NETWORKS, compiled, inputs_of
 from snncc.errors import DataError
 from snncc.passes import calibrate, store
 from snncc.passes.store import Store
+from snncc.runtime import buffers
+from snncc.runtime.buffers import BufferPool
 
 FOLDABLE = [name for name in NETWORKS if name != "batch_of_one"]
 
@@ -47,6 +50,42 @@ def test_arrays_of_the_caller_are_not_used_again(name: str) -> None:
     compiled(model, data=feeds, timesteps=3, batch_size=20)
     for key, value in feeds.items():
         np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("name", FOLDABLE)
+@pytest.mark.parametrize(
+    "options", [{"timesteps": 1}, {"timesteps": 5, "neuron": "burst"}, {"weights": "int8", "max_burst": 200}], ids=str
+)
+def test_nobody_looks_at_what_was_given_back(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = NETWORKS[name].model()
+    feeds = inputs_of(model, 70)
+    wanted = compiled(model, data=feeds, **options).model.SerializeToString(deterministic=True)
+    given, give = [], BufferPool.give
+
+    def spoiling(self: BufferPool, array: np.ndarray) -> None:
+        owner = store._owner(array)
+        if isinstance(owner, buffers._Buffer):
+            assert not any(owner is free for free in self._free)
+            owner[:] = np.nan
+            given.append(owner.nbytes)
+        give(self, array)
+
+    monkeypatch.setattr(BufferPool, "give", spoiling)
+    assert compiled(model, data=feeds, **options).model.SerializeToString(deterministic=True) == wanted
+    assert given
+
+
+def test_a_pool_takes_only_its_own_arrays() -> None:
+    pool, mine = BufferPool(), np.zeros(100, np.float32)
+    pool.give(mine.reshape(10, 10))
+    pool.give(np.zeros(0, np.float32))
+    assert not pool._free
+    taken = pool.take_as((3, 5), np.int16)
+    assert type(taken) is np.ndarray
+    pool.give(taken[1:, ::2])
+    assert len(pool._free) == 1
 
 
 def test_what_is_let_go_makes_room() -> None:

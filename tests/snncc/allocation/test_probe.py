@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import snncc
@@ -16,7 +18,7 @@ BUDGET = Budget("relative", 0.8)
 
 def table(name: str, first: float) -> LayerTable:
     """A layer whose candidates cost more, in small steps, the less they lose."""
-    scores = tuple(Score(1.0 / (k + 1), first + 3.0 * k, 0.0) for k in range(len(CANDIDATES)))
+    scores = tuple(Score(1.0 / (k + 1), first + 3.0 * k, first + 3.0 * k) for k in range(len(CANDIDATES)))
     return LayerTable(name, CANDIDATES, scores)
 
 
@@ -35,7 +37,7 @@ class Network:
             plain.options,
             plain.metric,
             layers,
-            (Measurement(plain.uniform, 0.5, 1.0, spikes, 0.0, 0.0),),
+            (Measurement(plain.uniform, 0.5, 1.0, spikes, sum(spikes), 0.0),),
         )
         self.limit = self.result.cost_of(BUDGET)
 
@@ -43,7 +45,7 @@ class Network:
         spent = self.factor * self.result.predicted(assignment, "spikes")[0]
         self.costs.append(spent / self.limit)
         loss = self.losses[min(len(self.costs), len(self.losses)) - 1]
-        return Measurement(assignment, loss, 1.0, (spent,), 0.0, 0.0)
+        return Measurement(assignment, loss, 1.0, (spent,), spent, 0.0)
 
 
 @pytest.mark.parametrize("factor", [0.95, 1.0, 1.05])
@@ -69,6 +71,22 @@ def test_it_goes_on_until_one_is_within_the_budget() -> None:
     assert len(network.costs) == 5
     assert min(network.costs) > 1
     assert network.costs[-1] == pytest.approx(1.6 * 300 / network.limit)
+
+
+def test_a_cost_that_no_choice_changes_is_not_spent() -> None:
+    """Nearly all of this budget of energy goes to multiply-accumulates."""
+    network = Network(0.6, [0.4, 0.3])
+    uniform = network.result.measured[0]
+    macs = 1000 * sum(uniform.spikes)
+    network.result = replace(network.result, measured=(replace(uniform, macs=macs),))
+    fixed = network.result.fixed_cost("energy")
+    limit = fixed + 0.9 * (network.result.predicted(network.result.uniform, "energy")[0] - fixed)
+
+    def measure(assignment: Assignment) -> Measurement:
+        return replace(network.measure(assignment), macs=macs, loss=0.5 - 0.01 * len(network.costs))
+
+    approach(network.result, Budget("energy", limit), 5, measure)
+    assert len(network.costs) > 1
 
 
 class Lossy(Network):
