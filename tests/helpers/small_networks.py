@@ -131,22 +131,6 @@ NETWORKS: dict[str, Small] = {
             y = Relu (s2)
         }""",
     ),
-    "linear_bottleneck": Small(
-        """g (float[N,2,6,6] x, float[4,2,3,3] w_1, float[4] b_1, float[4,4,1,1] w_2, float[4] b_2,
-            float[4,4,1,1] w_3, float[4] b_3, float[4,4,1,1] w_4, float[3,4,1,1] w_5)
-        => (float[N,3,6,6] y) {
-            c1 = Conv <pads = [1,1,1,1]> (x, w_1, b_1)
-            r1 = Relu (c1)
-            c2 = Conv (r1, w_2, b_2)
-            s1 = Add (r1, c2)
-            c3 = Conv (s1, w_3, b_3)
-            r2 = Relu (c3)
-            c4 = Conv (s1, w_4)
-            s2 = Add (r2, c4)
-            r3 = Relu (s2)
-            y = Conv (r3, w_5)
-        }""",
-    ),
     "concat": Small(
         """g (float[N,2,6,6] x, float[3,2,3,3] w_1, float[3] b_1, float[4,3,1,1] w_2, float[4] b_2,
             float[2,3,3,3] w_3, float[2] b_3, float[5,9,3,3] w_4, float[5] b_4)
