@@ -24,7 +24,7 @@ from snncc.sources import in_batches
 
 
 def quick(config: Config) -> Config:
-    """Return options without the fit of the weights: it takes longest, and hardly changes which choice is best."""
+    """Return options without the fit of the weights, which takes longest: it is made for the choice, not for all."""
     return replace(config, weight_calibration=False)
 
 
