@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from snncc.cli.files import check_output, replacing, same_file, save_npz
+from snncc.cli.files import check_output, replacing, save_npz
 from snncc.cli.options import SETTINGS, common_options, json_option, pass_terminal
 from snncc.cli.terminal import Terminal
 from snncc.errors import DataError, UsageError
@@ -201,10 +201,6 @@ def _folder(terminal: Terminal, task: _Task) -> None:
     from snncc.report import events as report
 
     folder = EventFolder.open(task.source, sensor=task.sensor, sort=task.sort, strict=task.strict)
-    if task.output is not None and task.output.exists() and any(same_file(task.output, f) for f in folder.files):
-        raise UsageError(
-            f"'{task.output}' is one of the recordings, which would be overwritten: choose another --output"
-        )
     if task.limit is not None:
         folder = folder.head(task.limit)
     collector = None if task.frames is None else FrameCollector(task.frames)

@@ -53,15 +53,17 @@ def check_output(path: Path, option: str, inputs: Mapping[str, str | os.PathLike
     Args:
         path: the file.
         option: the option that chooses it, for messages.
-        inputs: files that must not be overwritten, by what they are: what is read, or written too.
+        inputs: files, or folders of them, that must not be overwritten, by what they are: what is read, or written too.
 
     Raises:
-        UsageError: it is one of them.
+        UsageError: it is one of them, or in one of them.
         OutputError: it can't be written.
     """
     for what, other in inputs.items():
         if same_file(path, Path(other)):
             raise UsageError(f"'{path}' is the {what} itself, which would be overwritten: choose another {option}")
+        if _is_read_from(path, Path(other)):
+            raise UsageError(f"'{path}' is part of the {what}, which would be overwritten: choose another {option}")
     advice = f"choose another place with {option}"
     try:
         _check_kind(path, advice)
@@ -81,6 +83,18 @@ def same_file(left: Path, right: Path) -> bool:
         return left.resolve() == right.resolve() or (left.exists() and right.exists() and left.samefile(right))
     except (OSError, ValueError, RuntimeError):  # RuntimeError: links that lead to each other
         return False
+
+
+def _is_read_from(path: Path, folder: Path) -> bool:
+    """Return whether a file is one that is read where a folder of images or recordings is given."""
+    from snncc.data.folder import IMAGE_SUFFIXES
+    from snncc.events import SUFFIXES
+
+    try:
+        inside = folder.is_dir() and path.is_file() and folder.resolve() in path.resolve().parents
+    except (OSError, ValueError, RuntimeError):
+        return False
+    return inside and path.suffix.lower() in (*IMAGE_SUFFIXES, *SUFFIXES)
 
 
 def _check_kind(path: Path, advice: str) -> None:

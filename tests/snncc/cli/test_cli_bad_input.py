@@ -135,6 +135,14 @@ def _check(result, folder: Path, before: dict[str, bytes], code: int, message: s
     assert _files(folder) == before
 
 
+def test_a_file_of_a_folder_that_is_read_is_no_output(folder, invoke):
+    (folder / "images" / "cat").mkdir(parents=True)
+    (folder / "images" / "cat" / "1.png").write_bytes(b"an image")
+    before = _files(folder)
+    result = invoke("compile", "small.onnx", "--calib", "images", "-o", "images/cat/1.png")
+    _check(result, folder, before, 2, "'images/cat/1.png' is part of the calibration data, which would be overwritten")
+
+
 @pytest.mark.parametrize("command", ["compile", "inspect", "eval"])
 @pytest.mark.parametrize(("make", "message"), MODELS)
 def test_bad_models(folder, compiled, invoke, make, message, command):

@@ -134,7 +134,7 @@ def test_the_recording_itself_is_no_output(dataset: Path, invoke: Invoke) -> Non
     before = inside.read_bytes()
     result = invoke("events", dataset, "--bins", 1, "-o", inside)
     assert result.exit_code == 2
-    assert "is one of the recordings, which would be overwritten" in result.stderr
+    assert "is part of the recording, which would be overwritten" in result.stderr
     assert inside.read_bytes() == before
 
 
