@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from snncc.allocation.cache import Cache
@@ -180,8 +181,9 @@ class _Search:
             self._network = compile(self._loaded, calibration=self._data, config=quick(self._config))
         return self._network
 
+    @cached_property
     def _context(self) -> SpikingNetwork:
-        """Return the network that layers are scored as parts of.
+        """The network that layers are scored as parts of.
 
         Where all of it spikes it has the ANN's weights, also if the search is for 8-bit ones: only those can be cut.
         """
@@ -222,7 +224,7 @@ class _Search:
                 progress(finished, sum(work.values()))
 
         if any(missing.values()):
-            context = self._context()
+            context = self._context
             isolated(
                 self._graph,
                 self._analysis,
